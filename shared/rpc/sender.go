@@ -1,0 +1,205 @@
+package rpc
+
+import (
+	"context"
+	"runtime"
+	"sync"
+
+	"github.com/transporthost/transporthost/shared/transport"
+)
+
+const (
+	// chunkBytes and chunkFrames bound one batch: what is measured to fill the
+	// pipe without making the first frame wait for the last.
+	chunkBytes  = 64 << 10
+	chunkFrames = 256
+	// pendingBytes is where goroutines that belong to one connection begin to
+	// wait for room; half of it ends the wait. Frames of the receive loops never
+	// wait: credit bounds them.
+	pendingBytes = 1 << 20
+)
+
+// A batchStream is the carrier of batches in one direction: a gRPC stream
+// today. send is called from one goroutine at a time.
+type batchStream interface {
+	SendMsg(m any) error
+}
+
+// A sender collects frames and sends them in batches: whatever is there when
+// the stream can take more, so that an idle link adds no delay and a busy one
+// sends full batches.
+type sender struct {
+	chunks *chunkPool
+	wake   chan struct{} // one slot: something is pending
+
+	mu      sync.Mutex
+	full    []*[]byte     // complete chunks, oldest first
+	current *[]byte       // the one being filled; nil if nothing is pending
+	frames  int           // in current
+	pending int           // bytes in full and current
+	corked  int           // while over 0, appending wakes nobody
+	closed  bool          // frames go nowhere
+	room    chan struct{} // closed when pending falls; nil while nobody waits
+}
+
+func newSender(chunks *chunkPool) *sender {
+	return &sender{chunks: chunks, wake: make(chan struct{}, 1)}
+}
+
+// begin locks the sender and returns the chunk to append one frame of at most
+// size bytes to, or nil if the sender is closed. end must follow.
+func (s *sender) begin(size int) *[]byte {
+	s.mu.Lock()
+	if s.closed {
+		return nil
+	}
+	if s.current != nil && (s.frames >= chunkFrames || len(*s.current) >= chunkBytes || len(*s.current)+size > cap(*s.current)) {
+		if s.frames < chunkFrames && len(*s.current)+size <= chunkBytes {
+			s.growLocked(size)
+		} else {
+			s.full = append(s.full, s.current)
+			s.current = nil
+		}
+	}
+	if s.current == nil {
+		s.current = s.chunks.Get(size)
+		s.frames = 0
+	}
+	s.frames++
+	s.pending -= len(*s.current)
+	return s.current
+}
+
+// growLocked moves the current chunk into one of full size.
+func (s *sender) growLocked(size int) {
+	grown := s.chunks.Get(max(smallChunk+1, len(*s.current)+size))
+	*grown = append(*grown, *s.current...)
+	s.chunks.Put(s.current)
+	s.current = grown
+}
+
+// end accounts for what was appended since begin, wakes the sending goroutine
+// and unlocks.
+func (s *sender) end() {
+	if s.closed {
+		s.mu.Unlock()
+		return
+	}
+	s.pending += len(*s.current)
+	corked := s.corked > 0
+	s.mu.Unlock()
+	if !corked {
+		s.wakeUp()
+	}
+}
+
+func (s *sender) wakeUp() {
+	select {
+	case s.wake <- struct{}{}:
+	default: // it is awake, or will be
+	}
+}
+
+// cork holds back the sending goroutine until uncork: a receive loop that
+// answers a batch inline wants its answers in one batch.
+func (s *sender) cork() {
+	s.mu.Lock()
+	s.corked++
+	s.mu.Unlock()
+}
+
+func (s *sender) uncork() {
+	s.mu.Lock()
+	s.corked--
+	wake := s.corked == 0 && s.current != nil
+	s.mu.Unlock()
+	if wake {
+		s.wakeUp()
+	}
+}
+
+// waitRoom blocks while too much is pending. done ends the wait, without an
+// error: the caller looks at its connection again.
+func (s *sender) waitRoom(ctx context.Context, done <-chan struct{}) error {
+	for {
+		s.mu.Lock()
+		if s.closed {
+			s.mu.Unlock()
+			return transport.ErrLinkClosed
+		}
+		if s.pending < pendingBytes {
+			s.mu.Unlock()
+			return nil
+		}
+		if s.room == nil {
+			s.room = make(chan struct{})
+		}
+		room := s.room
+		s.mu.Unlock()
+		select {
+		case <-room:
+		case <-done:
+			return nil
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// take returns the oldest chunk, or nil if nothing is pending.
+func (s *sender) take() *[]byte {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var chunk *[]byte
+	switch {
+	case len(s.full) > 0:
+		chunk = s.full[0]
+		s.full = append(s.full[:0], s.full[1:]...) // short: 16 chunks are the limit for those who wait
+	case s.current != nil:
+		chunk, s.current = s.current, nil
+	default:
+		return nil
+	}
+	s.pending -= len(*chunk)
+	if s.room != nil && s.pending < pendingBytes/2 {
+		close(s.room)
+		s.room = nil
+	}
+	return chunk
+}
+
+// run sends until ctx ends or the stream fails. Afterwards frames go nowhere
+// and nobody waits.
+func (s *sender) run(ctx context.Context, stream batchStream) error {
+	defer s.close()
+	var out outBatch
+	for {
+		select {
+		case <-s.wake:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+		for {
+			// Those who are about to append get the chance: the batch grows, and
+			// with it what one write to a socket carries.
+			runtime.Gosched()
+			if out.chunk = s.take(); out.chunk == nil {
+				break
+			}
+			if err := stream.SendMsg(&out); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+func (s *sender) close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closed = true
+	s.full, s.current, s.pending = nil, nil, 0
+	if s.room != nil {
+		close(s.room)
+		s.room = nil
+	}
+}
