@@ -118,9 +118,8 @@ func (s *sender) uncork() {
 	}
 }
 
-// waitRoom blocks while too much is pending. done ends the wait, without an
-// error: the caller looks at its connection again.
-func (s *sender) waitRoom(ctx context.Context, done <-chan struct{}) error {
+// waitRoom blocks while too much is pending.
+func (s *sender) waitRoom(ctx context.Context) error {
 	for {
 		s.mu.Lock()
 		if s.closed {
@@ -138,8 +137,6 @@ func (s *sender) waitRoom(ctx context.Context, done <-chan struct{}) error {
 		s.mu.Unlock()
 		select {
 		case <-room:
-		case <-done:
-			return nil
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}

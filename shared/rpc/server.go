@@ -225,10 +225,9 @@ func (s *Server) Opened(conn transport.ConnID, o transport.Opened) {
 }
 
 // WaitRoom blocks while too much is queued on the link. Goroutines that belong
-// to one connection call it before Received; done ends the wait early.
-func (s *Server) WaitRoom(ctx context.Context, done <-chan struct{}) error {
-	return s.out.waitRoom(ctx, done)
-}
+// to one connection call it before Received. It returns
+// [transport.ErrLinkClosed] after the link's end, or the cause of ctx.
+func (s *Server) WaitRoom(ctx context.Context) error { return s.out.waitRoom(ctx) }
 
 // Received queues one piece of a message of the peer; the caller has the credit
 // for it. piece is copied.

@@ -53,51 +53,77 @@ func (w *SendWindow) Idle() bool { return w.sent == w.returned && w.messages == 
 
 // A ReceiveWindow is the receiver's account of the same. The zero value is an
 // empty one. It does no locking.
+//
+// The reader counts whole payloads, in order. The pieces of a payload that has
+// more of them behind are returned as they arrive, because the receiver joins
+// them outside the window; the account leaves them out when the reader counts
+// them again.
 type ReceiveWindow struct {
-	arrived  uint64 // bytes, in all
-	consumed uint64 // of them
-	messages int    // arrived and not consumed
-	due      Credit // consumed, and not yet returned
-	largeEnd uint64 // arrived, right behind the last payload of several pieces
-	large    bool   // pieces of one are arriving
+	arrived    uint64 // bytes, in all
+	read       uint64 // bytes that the reader has taken, in all
+	returnable uint64 // bytes that were returned or are due, in all
+	messages   int    // arrived and not taken
+	due        Credit // to be returned
+	early      uint64 // bytes of the large payload that were returned as they came
+	earlyStart uint64 // where they begin, in arrived
+	largeEnd   uint64 // where the large payload ends; 0 while its pieces arrive
+	joining    bool   // pieces of one are arriving
 }
 
 // creditDue is the part of a window that is worth a frame: a quarter. The rest
 // of the window keeps the sender going meanwhile.
 const creditDue = 4
 
-// Arrived accounts for a piece that came in. It fails if the sender had no
-// credit for it. A piece with more behind it is consumed at once: the receiver
-// joins pieces outside the window. Its credit is in the result, if it is due.
+// Arrived accounts for a piece that came in; more says that another piece of
+// the same payload follows. The result is credit to send now. It fails if the
+// sender had no credit for the piece.
 func (w *ReceiveWindow) Arrived(n int, more bool) (Credit, error) {
+	start := w.arrived
 	w.arrived += uint64(n)
-	unread := w.arrived - w.consumed + uint64(w.due.Bytes)
-	if unread > WindowBytes || w.messages+w.due.Messages >= WindowMessages && !more {
-		return Credit{}, fmt.Errorf("the window was exceeded: %d bytes, %d messages unread", unread, w.messages+w.due.Messages)
+	unread := w.arrived - w.returnable + uint64(w.due.Bytes)
+	messages := w.messages + w.due.Messages
+	if unread > WindowBytes || messages >= WindowMessages && !more {
+		return Credit{}, fmt.Errorf("the window was exceeded: %d bytes and %d messages unread", unread, messages)
 	}
 	if more {
-		w.large = true
-		return w.Consumed(0, n), nil
+		if !w.joining {
+			w.joining, w.early, w.earlyStart, w.largeEnd = true, 0, start, 0
+		}
+		w.early += uint64(n)
+		return w.giveBack(0, uint64(n), false), nil
 	}
 	w.messages++
-	if w.large {
-		w.large, w.largeEnd = false, w.arrived
+	if w.joining {
+		w.joining, w.largeEnd = false, w.arrived
 	}
 	return Credit{}, nil
 }
 
-// Consumed accounts for what has left. It returns the credit to send now; a
-// zero Credit means that it is not worth a frame yet.
+// Consumed accounts for what the reader has taken: so many payloads, so many of
+// their bytes. Bytes may be counted before their payload is. The result is
+// credit to send now; a zero Credit is not worth a frame yet. Counting more
+// than arrived is the reader's defect; the surplus is ignored.
 func (w *ReceiveWindow) Consumed(messages, bytes int) Credit {
-	before := w.consumed
-	w.consumed += uint64(bytes)
+	messages = min(messages, w.messages)
+	from := w.read
+	to := min(from+uint64(bytes), w.arrived)
+	w.read = to
 	w.messages -= messages
-	w.due.Bytes += bytes
-	w.due.Messages += messages
+	n := to - from
+	if lo, hi := max(from, w.earlyStart), min(to, w.earlyStart+w.early); lo < hi {
+		n -= hi - lo
+	}
 	// The end of a large payload is told at once: its sender waits for exactly
 	// that before it starts another one.
-	large := before < w.largeEnd && w.consumed >= w.largeEnd
-	if !large && w.due.Bytes < WindowBytes/creditDue && w.due.Messages < WindowMessages/creditDue {
+	ends := from < w.largeEnd && to >= w.largeEnd
+	return w.giveBack(messages, n, ends)
+}
+
+func (w *ReceiveWindow) giveBack(messages int, bytes uint64, now bool) Credit {
+	w.returnable += bytes
+	w.due.Bytes += int(bytes)
+	w.due.Messages += messages
+	if !now && w.due.Bytes < WindowBytes/creditDue && w.due.Messages < WindowMessages/creditDue {
 		return Credit{}
 	}
 	c := w.due
@@ -105,7 +131,8 @@ func (w *ReceiveWindow) Consumed(messages, bytes int) Credit {
 	return c
 }
 
-// Unread returns how much arrived and was not consumed.
+// Unread returns how many payloads arrived and were not taken, and how many of
+// their bytes.
 func (w *ReceiveWindow) Unread() (messages, bytes int) {
-	return w.messages, int(w.arrived - w.consumed)
+	return w.messages, int(w.arrived - w.read)
 }

@@ -1,0 +1,268 @@
+package pluginsdk
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/transporthost/transporthost/shared/transport"
+)
+
+// A Conn is one connection between a peer and the host. Its methods may be
+// called from any goroutine; only Deliver, DeliverAt and Checkpoint block.
+//
+// A connection ends exactly once, with [Conn.Close] by the transport. If the
+// host wants it ended, it calls the sink's Close first.
+type Conn struct {
+	host *Host
+	id   ConnID
+	sink Sink
+
+	// Of the link's receive loop.
+	joined  []byte // pieces of a message that is still arriving
+	touched bool   // is in the host's list of sinks to flush
+
+	mu          sync.Mutex // guards what follows; never held across a call of the sink
+	toHost      transport.SendWindow
+	toPeer      transport.ReceiveWindow
+	checkpoints []chan struct{} // those who wait, oldest first
+	wake        chan struct{}   // one slot; nil until a Deliver has to wait
+	hostClosed  bool            // the host wants it ended
+	closed      bool
+}
+
+// ID returns the connection's number on this link.
+func (c *Conn) ID() ConnID { return c.id }
+
+// Deliver hands one message of the peer to the host. It blocks while the host
+// has no room for more on this connection, and waits for nobody else. It is
+// called from one goroutine at a time, and does not keep payload.
+//
+// It returns [ErrConnClosed] once either side has closed the connection,
+// [ErrTooLarge] for a message over [StartParams].MaxMessageBytes, having sent
+// nothing, or the cause of ctx. If ctx ends in the middle of a large message,
+// the connection is closed.
+func (c *Conn) Deliver(ctx context.Context, payload []byte) error {
+	return c.DeliverAt(ctx, payload, "")
+}
+
+// DeliverAt is Deliver with a note of how far the transport has read, which is
+// handed back to the process that adopts the connection. A cursor is at most
+// 1 KiB; empty means none.
+func (c *Conn) DeliverAt(ctx context.Context, payload []byte, cursor Cursor) error {
+	if limit := c.host.params.MaxMessageBytes; len(payload) > limit {
+		return fmt.Errorf("message of %d bytes, limit %d: %w", len(payload), limit, ErrTooLarge)
+	}
+	if len(cursor) > transport.MaxCursorBytes {
+		return fmt.Errorf("cursor of %d bytes, limit %d: %w", len(cursor), transport.MaxCursorBytes, ErrTooLarge)
+	}
+	large := len(payload) > transport.PieceBytes
+	for first := true; ; first = false {
+		piece := payload[:min(len(payload), transport.PieceBytes)]
+		last := len(piece) == len(payload)
+		if err := c.deliverPiece(ctx, piece, cursor, first, last, large); err != nil {
+			if !first && !errors.Is(err, ErrConnClosed) {
+				c.Close(transport.Because(CloseInternal, "the delivery of a message was given up halfway"))
+			}
+			return err
+		}
+		if last {
+			return nil
+		}
+		payload = payload[len(piece):]
+	}
+}
+
+func (c *Conn) deliverPiece(ctx context.Context, piece []byte, cursor Cursor, first, last, large bool) error {
+	if err := c.host.server.WaitRoom(ctx); err != nil {
+		return err
+	}
+	if !last {
+		cursor = ""
+	}
+	for {
+		c.mu.Lock()
+		if c.closed || c.hostClosed {
+			c.mu.Unlock()
+			return ErrConnClosed
+		}
+		if c.toHost.Fits(len(piece), first, large) {
+			c.toHost.Take(len(piece), last, large)
+			// under the lock: nothing may follow a Closed on the wire
+			c.host.server.Received(c.id, piece, cursor, !last)
+			c.mu.Unlock()
+			return nil
+		}
+		if c.wake == nil {
+			c.wake = make(chan struct{}, 1)
+		}
+		wake := c.wake
+		c.mu.Unlock()
+		select {
+		case <-wake:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// Written says that so many messages of the host, and so many of their bytes
+// (as they were given to [Sink].Message), have left for the peer: the host may
+// send as much again. Bytes may be counted before their message is complete.
+func (c *Conn) Written(messages, bytes int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if credit := c.toPeer.Consumed(messages, bytes); credit != (transport.Credit{}) && !c.closed {
+		c.host.server.Credit(c.id, credit)
+	}
+}
+
+// Ack says that the messages up to seq are safe: they will not be sent again
+// to a process that adopts the connection.
+func (c *Conn) Ack(seq Seq) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.closed {
+		c.host.server.Acked(c.id, seq)
+	}
+}
+
+// Checkpoint gives the host up to 4 KiB to remember for the process that
+// adopts the connection, and returns once it is stored. It returns
+// [ErrConnClosed], [ErrTooLarge] or the cause of ctx.
+func (c *Conn) Checkpoint(ctx context.Context, data []byte) error {
+	if len(data) > transport.MaxCheckpointBytes {
+		return fmt.Errorf("checkpoint of %d bytes, limit %d: %w", len(data), transport.MaxCheckpointBytes, ErrTooLarge)
+	}
+	stored := make(chan struct{})
+	c.mu.Lock()
+	if c.closed {
+		c.mu.Unlock()
+		return ErrConnClosed
+	}
+	c.checkpoints = append(c.checkpoints, stored)
+	c.host.server.Checkpoint(c.id, data)
+	c.mu.Unlock()
+	select {
+	case <-stored:
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if c.closed {
+			return ErrConnClosed
+		}
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// Finish says that the peer sends no more, and still reads. The host answers
+// what is in flight and then closes the connection.
+func (c *Conn) Finish() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.closed {
+		c.host.server.Finished(c.id)
+	}
+}
+
+// Close ends the connection. It does not block; further calls do nothing.
+func (c *Conn) Close(reason CloseReason) {
+	c.mu.Lock()
+	if !c.closed {
+		c.host.server.Closed(c.id, reason)
+	}
+	c.endLocked()
+	c.mu.Unlock()
+	c.host.forget(c.id)
+}
+
+// endLocked releases everybody who waits on the connection.
+func (c *Conn) endLocked() {
+	c.closed = true
+	for _, stored := range c.checkpoints {
+		close(stored)
+	}
+	c.checkpoints = nil
+	c.wakeLocked()
+}
+
+func (c *Conn) wakeLocked() {
+	if c.wake == nil {
+		return
+	}
+	select {
+	case c.wake <- struct{}{}:
+	default: // it has been woken
+	}
+}
+
+// lose ends the connection because the link has ended.
+func (c *Conn) lose() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.endLocked()
+}
+
+// What follows is called by the link's receive loop.
+
+// message takes one piece from the host and gives the sink whole messages.
+func (c *Conn) message(seq Seq, piece []byte, more bool) error {
+	c.mu.Lock()
+	credit, err := c.toPeer.Arrived(len(piece), more)
+	closing := c.closed || c.hostClosed
+	if err == nil && !closing && credit != (transport.Credit{}) {
+		c.host.server.Credit(c.id, credit)
+	}
+	c.mu.Unlock()
+	if err != nil {
+		return fmt.Errorf("connection %d: %w", c.id, err)
+	}
+	if closing {
+		return nil
+	}
+	if !more && len(c.joined) == 0 {
+		c.sink.Message(seq, piece)
+		return nil
+	}
+	if limit := c.host.params.MaxMessageBytes; len(c.joined)+len(piece) > limit {
+		return fmt.Errorf("connection %d: message of more than %d bytes from the host: %w", c.id, limit, ErrTooLarge)
+	}
+	c.joined = append(c.joined, piece...)
+	if !more {
+		c.sink.Message(seq, c.joined)
+		c.joined = nil // it was large: not worth keeping
+	}
+	return nil
+}
+
+func (c *Conn) credit(credit transport.Credit) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err := c.toHost.Return(credit); err != nil {
+		return fmt.Errorf("connection %d: %w", c.id, err)
+	}
+	c.wakeLocked()
+	return nil
+}
+
+func (c *Conn) closeByHost(reason CloseReason) {
+	c.mu.Lock()
+	again := c.hostClosed || c.closed
+	c.hostClosed = true
+	c.wakeLocked()
+	c.mu.Unlock()
+	if !again {
+		c.sink.Close(reason)
+	}
+}
+
+func (c *Conn) checkpointed() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.checkpoints) > 0 {
+		close(c.checkpoints[0])
+		c.checkpoints = c.checkpoints[1:]
+	}
+}
