@@ -6,6 +6,7 @@ import (
 	"context"
 	"net"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -30,7 +31,6 @@ type Event struct {
 	Message []byte // a whole one, if not nil
 	Cursor  transport.Cursor
 	Acked   transport.Seq
-	Credit  transport.Credit // what the transport returned
 	Check   []byte
 	Finish  bool
 	Closed  *transport.CloseReason
@@ -45,8 +45,8 @@ type Host struct {
 
 	wake chan struct{} // one slot
 
-	mu       sync.Mutex // guards what follows
-	events   []Event
+	mu       sync.Mutex                   // guards what follows
+	events   map[transport.ConnID][]Event // 0: connections that opened
 	statuses []transport.Status
 	state    map[string][]byte
 	joined   map[transport.ConnID][]byte
@@ -75,7 +75,7 @@ type queued struct {
 func Serve(t testing.TB, tr pluginsdk.Transport) *Host {
 	t.Helper()
 	h := &Host{
-		t: t, wake: make(chan struct{}, 1), state: make(map[string][]byte),
+		t: t, wake: make(chan struct{}, 1), state: make(map[string][]byte), events: make(map[transport.ConnID][]Event),
 		joined: make(map[transport.ConnID][]byte), windows: make(map[transport.ConnID]*windows),
 	}
 	log := hclog.New(&hclog.LoggerOptions{Name: "plugin", Level: hclog.Debug, Output: testWriter{t}})
@@ -158,17 +158,18 @@ func (h *Host) Addresses() []string { return h.result.Addresses }
 // Link is the raw link, for calls that the Host has no method for.
 func (h *Host) Link() *rpc.Link { return h.link }
 
-// next takes the first event that match accepts out of the queue; the others
-// stay.
-func (h *Host) next(what string, match func(Event) bool) Event {
+// next takes the first event of a connection that match accepts out of its
+// queue; the others stay.
+func (h *Host) next(conn transport.ConnID, what string, match func(Event) bool) Event {
 	h.t.Helper()
 	deadline := time.NewTimer(Timeout)
 	defer deadline.Stop()
 	for {
 		h.mu.Lock()
-		for i, e := range h.events {
+		events := h.events[conn]
+		for i, e := range events {
 			if match(e) {
-				h.events = append(h.events[:i:i], h.events[i+1:]...)
+				h.events[conn] = slices.Delete(events, i, i+1)
 				h.mu.Unlock()
 				return e
 			}
@@ -185,39 +186,39 @@ func (h *Host) next(what string, match func(Event) bool) Event {
 // NextOpened waits for a connection to open.
 func (h *Host) NextOpened() (transport.ConnID, transport.Opened) {
 	h.t.Helper()
-	e := h.next("connection", func(e Event) bool { return e.Opened != nil })
+	e := h.next(0, "connection", func(e Event) bool { return e.Opened != nil })
 	return e.Conn, *e.Opened
 }
 
 // NextReceived waits for the next message of a connection.
 func (h *Host) NextReceived(conn transport.ConnID) []byte {
 	h.t.Helper()
-	return h.next("message", func(e Event) bool { return e.Conn == conn && e.Message != nil }).Message
+	return h.next(conn, "message", func(e Event) bool { return e.Message != nil }).Message
 }
 
 // NextCursor waits for the next message of a connection, with its cursor.
 func (h *Host) NextCursor(conn transport.ConnID) ([]byte, transport.Cursor) {
 	h.t.Helper()
-	e := h.next("message", func(e Event) bool { return e.Conn == conn && e.Message != nil })
+	e := h.next(conn, "message", func(e Event) bool { return e.Message != nil })
 	return e.Message, e.Cursor
 }
 
 // NextAcked waits until the transport acknowledges up to seq.
 func (h *Host) NextAcked(conn transport.ConnID, seq transport.Seq) {
 	h.t.Helper()
-	h.next("acknowledgement", func(e Event) bool { return e.Conn == conn && e.Acked >= seq })
+	h.next(conn, "acknowledgement", func(e Event) bool { return e.Acked >= seq })
 }
 
 // NextFinished waits until the transport says that the peer sends no more.
 func (h *Host) NextFinished(conn transport.ConnID) {
 	h.t.Helper()
-	h.next("finish", func(e Event) bool { return e.Conn == conn && e.Finish })
+	h.next(conn, "finish", func(e Event) bool { return e.Finish })
 }
 
 // NextClosed waits for the end of a connection.
 func (h *Host) NextClosed(conn transport.ConnID) transport.CloseReason {
 	h.t.Helper()
-	return *h.next("end of the connection", func(e Event) bool { return e.Conn == conn && e.Closed != nil }).Closed
+	return *h.next(conn, "end of the connection", func(e Event) bool { return e.Closed != nil }).Closed
 }
 
 // Stall makes the host consume nothing from now on, or again.
@@ -313,7 +314,11 @@ func (h *Host) Statuses() []transport.Status {
 }
 
 func (h *Host) add(e Event) {
-	h.events = append(h.events, e)
+	queue := e.Conn
+	if e.Opened != nil {
+		queue = 0
+	}
+	h.events[queue] = append(h.events[queue], e)
 	select {
 	case h.wake <- struct{}{}:
 	default:
@@ -421,7 +426,6 @@ func (h *Host) Credit(conn transport.ConnID, c transport.Credit) {
 		h.t.Errorf("connection %d: %v", conn, err)
 	}
 	h.flushLocked(conn, w)
-	h.add(Event{Conn: conn, Credit: c})
 }
 
 // Unknown implements [rpc.Events].
