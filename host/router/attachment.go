@@ -1,0 +1,190 @@
+package router
+
+import (
+	"fmt"
+	"sync"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/transporthost/transporthost/shared/rpc"
+	"github.com/transporthost/transporthost/shared/transport"
+)
+
+// An Attachment is the connections of one process. It takes the events of the
+// process's link, from the link's receive loop.
+type Attachment struct {
+	router   *Router
+	instance string
+	link     Commands
+	log      hclog.Logger
+
+	// Of the receive loop: rows whose cursor is to be confirmed.
+	accepted []*row
+
+	mu   sync.Mutex // guards what follows
+	rows map[transport.ConnID]*row
+}
+
+var _ rpc.Events = (*Attachment)(nil)
+
+func (a *Attachment) row(conn transport.ConnID) *row {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.rows[conn]
+}
+
+// Opened implements [rpc.Events].
+func (a *Attachment) Opened(conn transport.ConnID, o transport.Opened) {
+	if conn == 0 || a.row(conn) != nil {
+		a.violation(conn, fmt.Errorf("connection %d was opened twice", conn))
+		return
+	}
+	if w := a.adopt(conn, o); w != nil {
+		w.attach(a.link)
+		return
+	}
+	w := newRow(a.router, a.instance, conn, a.link, o)
+	if !a.router.add(w) {
+		a.router.counters.refused.Add(1)
+		a.link.Close(conn, transport.Because(transport.CloseOverloaded, "the host has %d connections, its limit", a.router.cfg.MaxConnections))
+		return
+	}
+	a.mu.Lock()
+	a.rows[conn] = w
+	a.mu.Unlock()
+	a.router.counters.opened.Add(1)
+	w.open()
+}
+
+func (a *Attachment) adopt(conn transport.ConnID, o transport.Opened) *row {
+	if o.ResumeKey == "" {
+		return nil
+	}
+	w := a.router.unpark(a.instance, conn, o.ResumeKey)
+	if w == nil {
+		return nil
+	}
+	a.mu.Lock()
+	a.rows[conn] = w
+	a.mu.Unlock()
+	return w
+}
+
+// Started says that the process is ready: what it has not adopted is lost.
+func (a *Attachment) Started() {
+	a.router.abandon(a.instance, transport.Because(transport.ClosePluginLost, "the next process of %q did not resume the connection", a.instance))
+}
+
+// Received implements [rpc.Events].
+func (a *Attachment) Received(conn transport.ConnID, piece []byte, cursor transport.Cursor, more bool) {
+	w := a.row(conn)
+	if w == nil {
+		return // late: it was ended on this side
+	}
+	if err := w.received(piece, more); err != nil {
+		a.violation(conn, err)
+		return
+	}
+	if cursor != "" && !more {
+		if w.cursor == "" || len(a.accepted) == 0 || a.accepted[len(a.accepted)-1] != w {
+			a.accepted = append(a.accepted, w)
+		}
+		w.accept(cursor)
+	}
+}
+
+// violation closes a connection on which the plugin broke the link's rules.
+func (a *Attachment) violation(conn transport.ConnID, err error) {
+	a.router.counters.violations.Add(1)
+	a.log.Warn("the plugin broke the rules of the link", "connection", conn, "error", err)
+	if w := a.row(conn); w != nil {
+		w.abort(transport.Because(transport.CloseProtocol, "the plugin broke the rules of the link: %v", err))
+	}
+}
+
+// Acked implements [rpc.Events].
+func (a *Attachment) Acked(conn transport.ConnID, seq transport.Seq) {
+	if w := a.row(conn); w != nil {
+		w.acked(seq)
+	}
+}
+
+// Checkpoint implements [rpc.Events].
+func (a *Attachment) Checkpoint(conn transport.ConnID, data []byte) {
+	w := a.row(conn)
+	if w == nil {
+		return
+	}
+	if len(data) > transport.MaxCheckpointBytes {
+		a.violation(conn, fmt.Errorf("checkpoint of %d bytes, limit %d", len(data), transport.MaxCheckpointBytes))
+		return
+	}
+	w.store(data)
+	a.link.Checkpointed(conn)
+}
+
+// Finished implements [rpc.Events].
+func (a *Attachment) Finished(conn transport.ConnID) {
+	if w := a.row(conn); w != nil {
+		w.finish()
+	}
+}
+
+// Closed implements [rpc.Events].
+func (a *Attachment) Closed(conn transport.ConnID, reason transport.CloseReason) {
+	a.mu.Lock()
+	w := a.rows[conn]
+	delete(a.rows, conn)
+	a.mu.Unlock()
+	if w != nil {
+		w.end(reason)
+	}
+}
+
+// Credit implements [rpc.Events].
+func (a *Attachment) Credit(conn transport.ConnID, c transport.Credit) {
+	w := a.row(conn)
+	if w == nil {
+		return
+	}
+	if err := w.credit(c); err != nil {
+		a.violation(conn, err)
+	}
+}
+
+// Unknown implements [rpc.Events].
+func (a *Attachment) Unknown(conn transport.ConnID) {
+	a.log.Debug("ignoring an event of a newer plugin", "connection", conn)
+}
+
+// EndBatch implements [rpc.Events].
+func (a *Attachment) EndBatch() {
+	for i, w := range a.accepted {
+		a.link.Accepted(w.linkID, w.cursor)
+		if f := a.router.cfg.Accepted; f != nil {
+			f(a.instance, w.opened.ResumeKey, w.cursor)
+		}
+		a.accepted[i] = nil
+	}
+	a.accepted = a.accepted[:0]
+}
+
+// Detach takes the connections from a process that is gone. Those that can be
+// resumed wait for the next one, if resume is set; the others are closed. The
+// link's Run has returned.
+func (a *Attachment) Detach(reason transport.CloseReason, resume bool) {
+	a.mu.Lock()
+	rows := make([]*row, 0, len(a.rows))
+	for _, w := range a.rows {
+		rows = append(rows, w)
+	}
+	clear(a.rows)
+	a.mu.Unlock()
+	for _, w := range rows {
+		if resume && w.detach() {
+			a.router.park(w)
+			continue
+		}
+		w.end(reason)
+	}
+}

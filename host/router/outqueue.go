@@ -1,0 +1,113 @@
+package router
+
+import "github.com/transporthost/transporthost/shared/transport"
+
+// outMessage is one message for the peer.
+type outMessage struct {
+	seq     transport.Seq
+	payload []byte // owned
+	gone    int    // bytes of it that are on the link
+}
+
+// An outQueue numbers the messages of one connection and holds those that wait
+// for credit and, if it keeps them, those that are not acknowledged. The zero
+// value is an empty one that keeps nothing. It does no locking.
+type outQueue struct {
+	keep  bool // until acknowledged: the connection can be resumed
+	last  transport.Seq
+	queue []outMessage // not sent completely, oldest first
+	kept  []outMessage // sent and not acknowledged, oldest first
+	bytes int          // of both
+}
+
+// number gives out the next sequence number.
+func (q *outQueue) number() transport.Seq {
+	q.last++
+	return q.last
+}
+
+// push queues a copy of p.
+func (q *outQueue) push(seq transport.Seq, p []byte) {
+	q.queue = append(q.queue, outMessage{seq: seq, payload: append([]byte(nil), p...)})
+	q.bytes += len(p)
+}
+
+// sent accounts for a message that went straight to the link.
+func (q *outQueue) sent(seq transport.Seq, p []byte) {
+	if q.keep {
+		q.kept = append(q.kept, outMessage{seq: seq, payload: append([]byte(nil), p...)})
+		q.bytes += len(p)
+	}
+}
+
+// head is the message to send next, or nil.
+func (q *outQueue) head() *outMessage {
+	if len(q.queue) == 0 {
+		return nil
+	}
+	return &q.queue[0]
+}
+
+// advance accounts for n bytes of the head that were sent.
+func (q *outQueue) advance(n int) {
+	m := &q.queue[0]
+	if m.gone += n; m.gone < len(m.payload) {
+		return
+	}
+	if q.keep {
+		q.kept = append(q.kept, *m)
+	} else {
+		q.bytes -= len(m.payload)
+	}
+	q.queue[0] = outMessage{}
+	if q.queue = q.queue[1:]; len(q.queue) == 0 {
+		q.queue = nil // an idle connection holds no memory
+	}
+}
+
+// acked forgets kept messages up to seq.
+func (q *outQueue) acked(seq transport.Seq) {
+	n := 0
+	for n < len(q.kept) && q.kept[n].seq <= seq {
+		q.bytes -= len(q.kept[n].payload)
+		q.kept[n] = outMessage{}
+		n++
+	}
+	if q.kept = q.kept[n:]; len(q.kept) == 0 {
+		q.kept = nil
+	}
+}
+
+// rewind makes everything that is not acknowledged wait again, from its start.
+func (q *outQueue) rewind() {
+	q.queue = append(q.kept, q.queue...)
+	q.kept = nil
+	for i := range q.queue {
+		q.queue[i].gone = 0
+	}
+}
+
+// nextSeq is the number of the message that is sent next.
+func (q *outQueue) nextSeq() transport.Seq {
+	if len(q.queue) > 0 {
+		return q.queue[0].seq
+	}
+	return q.last + 1
+}
+
+// drop forgets everything and returns how many messages that were.
+func (q *outQueue) drop() int {
+	n := len(q.queue)
+	q.queue, q.kept, q.bytes = nil, nil, 0
+	return n
+}
+
+// unsent is the number of messages that wait for credit.
+func (q *outQueue) unsent() int { return len(q.queue) }
+
+func (q *outQueue) empty() bool { return len(q.queue) == 0 && len(q.kept) == 0 }
+
+// over reports whether the queue holds more than so many bytes or messages.
+func (q *outQueue) over(bytes, messages int) bool {
+	return q.bytes > bytes || len(q.queue)+len(q.kept) > messages
+}

@@ -1,0 +1,317 @@
+// Package router holds the table of connections: it takes what the plugins'
+// links bring, gives it to the application, and brings back the answers. It
+// never waits for one connection.
+package router
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"cmp"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/transporthost/transporthost/host/application"
+	"github.com/transporthost/transporthost/shared/transport"
+)
+
+// Commands is what a router needs of the link to a process. The methods must
+// not block.
+type Commands interface {
+	Send(conn transport.ConnID, seq transport.Seq, piece []byte, more bool)
+	Close(conn transport.ConnID, reason transport.CloseReason)
+	Credit(conn transport.ConnID, c transport.Credit)
+	Accepted(conn transport.ConnID, cursor transport.Cursor)
+	Checkpointed(conn transport.ConnID)
+}
+
+// Defaults of [Config].
+const (
+	// DefaultSlowAfter is how long a peer may take none of what waits for it.
+	DefaultSlowAfter = 30 * time.Second
+	// DefaultMaxConnections bounds the table, whatever a plugin's own limit is.
+	DefaultMaxConnections = 1 << 16
+	// DefaultOutQueueBytes and DefaultOutQueueMessages bound what waits for one
+	// peer beyond the window. A shared application that floods a peer may fill
+	// them; the built-in back-pressure stays far below.
+	DefaultOutQueueBytes    = 4 << 20
+	DefaultOutQueueMessages = 4096
+)
+
+const (
+	// inQueueRequests is how many messages of one peer may wait for the
+	// application before its requests are refused. It leaves a quarter of the
+	// window to responses and notifications, which are never refused.
+	inQueueRequests = transport.WindowMessages * 3 / 4
+	// holdBytes and holdMessages of out-queue stop the flow of requests from the
+	// same peer: who does not read is not read from.
+	holdBytes    = 64 << 10
+	holdMessages = 32
+	// waitBytes of out-queue make SendWait wait: one window ahead of the peer.
+	waitBytes = transport.WindowBytes
+	// finishQuiet ends a finished connection whose last answers do not come.
+	finishQuiet = 5 * time.Second
+	// closeLimit is what a process gets to confirm the end of a connection.
+	closeLimit = 10 * time.Second
+	// sweepEvery is how often connections that wait are looked at.
+	sweepEvery = time.Second
+)
+
+// Config is what a router works with. The zero values of the numbers are the
+// defaults above.
+type Config struct {
+	App              application.App
+	Logger           hclog.Logger // nil: discard
+	MaxMessageBytes  int
+	MaxConnections   int
+	OutQueueBytes    int
+	OutQueueMessages int
+	SlowAfter        time.Duration
+
+	// ConnClosed is called when a connection has ended, with the number of
+	// those of the same instance that remain. It must not block. May be nil.
+	ConnClosed func(instance string, remaining int)
+	// Accepted is called when the host has accepted a resumable connection's
+	// messages up to a cursor. It must not block. May be nil.
+	Accepted func(instance string, key transport.ResumeKey, cursor transport.Cursor)
+}
+
+func (c Config) withDefaults() Config {
+	if c.Logger == nil {
+		c.Logger = hclog.NewNullLogger()
+	}
+	c.MaxMessageBytes = cmp.Or(c.MaxMessageBytes, transport.DefaultMaxMessageBytes)
+	c.MaxConnections = cmp.Or(c.MaxConnections, DefaultMaxConnections)
+	c.OutQueueBytes = cmp.Or(c.OutQueueBytes, DefaultOutQueueBytes)
+	c.OutQueueMessages = cmp.Or(c.OutQueueMessages, DefaultOutQueueMessages)
+	c.SlowAfter = cmp.Or(c.SlowAfter, DefaultSlowAfter)
+	return c
+}
+
+// A Router is the table of connections. Its methods may be called from any
+// goroutine.
+type Router struct {
+	cfg      Config
+	counters counters
+	inFlight atomic.Int64 // requests of peers without an answer
+
+	mu       sync.Mutex // guards what follows; may be taken before a row's, never after
+	rows     map[uint64]*row
+	detached map[string]map[transport.ConnID]*row // by instance: those that wait for the next process
+	byOrigin map[string]int
+	lastID   uint64
+	changed  chan struct{} // closed when a row goes or inFlight falls to 0; nil while nobody waits
+
+	waitingMu sync.Mutex // guards waiting; taken after a row's
+	waiting   map[*row]struct{}
+}
+
+// New makes a router. Nothing runs before [Router.Run].
+func New(cfg Config) *Router {
+	return &Router{
+		cfg:      cfg.withDefaults(),
+		rows:     make(map[uint64]*row),
+		detached: make(map[string]map[transport.ConnID]*row),
+		byOrigin: make(map[string]int),
+		waiting:  make(map[*row]struct{}),
+	}
+}
+
+// Run closes connections that wait for too long, until ctx ends.
+func (r *Router) Run(ctx context.Context) error {
+	tick := time.NewTicker(min(sweepEvery, max(r.cfg.SlowAfter/4, time.Millisecond)))
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			r.sweep(time.Now())
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// watch makes the sweep look at a row until it is idle again.
+func (r *Router) watch(w *row) {
+	r.waitingMu.Lock()
+	r.waiting[w] = struct{}{}
+	r.waitingMu.Unlock()
+}
+
+func (r *Router) sweep(now time.Time) {
+	r.waitingMu.Lock()
+	rows := make([]*row, 0, len(r.waiting))
+	for w := range r.waiting {
+		rows = append(rows, w)
+	}
+	r.waitingMu.Unlock()
+	for _, w := range rows {
+		switch w.check(now) {
+		case nothingWaits:
+			r.waitingMu.Lock()
+			delete(r.waiting, w)
+			r.waitingMu.Unlock()
+			// It may have begun to wait again just before; then it is watched
+			// again at its next message, or here.
+			if !w.idle() {
+				r.watch(w)
+			}
+		case abandoned:
+			w.end(transport.Because(transport.CloseInternal, "the plugin did not confirm the end of the connection"))
+		}
+	}
+}
+
+// Attach makes the router take what a new process of an instance sends.
+func (r *Router) Attach(instance string, incarnation int, link Commands) *Attachment {
+	return &Attachment{
+		router: r, instance: instance, link: link, rows: make(map[transport.ConnID]*row),
+		log: r.cfg.Logger.With("instance", instance, "incarnation", incarnation),
+	}
+}
+
+// Resumable lists the connections that wait for the next process of instance.
+func (r *Router) Resumable(instance string) []transport.Resume {
+	r.mu.Lock()
+	rows := make([]*row, 0, len(r.detached[instance]))
+	for _, w := range r.detached[instance] {
+		rows = append(rows, w)
+	}
+	r.mu.Unlock()
+	out := make([]transport.Resume, 0, len(rows))
+	for _, w := range rows {
+		out = append(out, w.resume())
+	}
+	return out
+}
+
+// add enters a new row, unless the table is full.
+func (r *Router) add(w *row) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.rows) >= r.cfg.MaxConnections {
+		return false
+	}
+	r.lastID++
+	w.id = r.lastID
+	r.rows[w.id] = w
+	r.byOrigin[w.origin]++
+	return true
+}
+
+// remove takes a row out, for good.
+func (r *Router) remove(w *row) {
+	r.mu.Lock()
+	if _, ok := r.rows[w.id]; !ok {
+		r.mu.Unlock()
+		return
+	}
+	delete(r.rows, w.id)
+	delete(r.detached[w.origin], w.linkID)
+	r.byOrigin[w.origin]--
+	remaining := r.byOrigin[w.origin]
+	r.signalLocked()
+	r.mu.Unlock()
+	r.counters.closed.Add(1)
+	if r.cfg.ConnClosed != nil {
+		r.cfg.ConnClosed(w.origin, remaining)
+	}
+}
+
+func (r *Router) park(w *row) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.detached[w.origin] == nil {
+		r.detached[w.origin] = make(map[transport.ConnID]*row)
+	}
+	r.detached[w.origin][w.linkID] = w
+}
+
+// unpark returns the row that waits under this id and key, if there is one.
+func (r *Router) unpark(instance string, conn transport.ConnID, key transport.ResumeKey) *row {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	w := r.detached[instance][conn]
+	if w == nil || w.opened.ResumeKey != key {
+		return nil
+	}
+	delete(r.detached[instance], conn)
+	return w
+}
+
+// abandon closes what waits for a process of instance that will not come, or
+// that came and did not adopt it.
+func (r *Router) abandon(instance string, reason transport.CloseReason) {
+	r.mu.Lock()
+	rows := make([]*row, 0, len(r.detached[instance]))
+	for _, w := range r.detached[instance] {
+		rows = append(rows, w)
+	}
+	clear(r.detached[instance])
+	r.mu.Unlock()
+	for _, w := range rows {
+		w.end(reason)
+	}
+}
+
+// Abandon closes the connections that wait for the next process of instance,
+// because there will be none.
+func (r *Router) Abandon(instance string, reason transport.CloseReason) { r.abandon(instance, reason) }
+
+func (r *Router) answered(n int) {
+	if r.inFlight.Add(int64(-n)) == 0 {
+		r.mu.Lock()
+		r.signalLocked()
+		r.mu.Unlock()
+	}
+}
+
+func (r *Router) signalLocked() {
+	if r.changed != nil {
+		close(r.changed)
+		r.changed = nil
+	}
+}
+
+// await blocks until done is true, or ctx ends.
+func (r *Router) await(ctx context.Context, done func() bool) error {
+	for {
+		r.mu.Lock()
+		if done() {
+			r.mu.Unlock()
+			return nil
+		}
+		if r.changed == nil {
+			r.changed = make(chan struct{})
+		}
+		changed := r.changed
+		r.mu.Unlock()
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// Drain blocks until no request of a peer is without an answer, or ctx ends.
+func (r *Router) Drain(ctx context.Context) error {
+	return r.await(ctx, func() bool { return r.inFlight.Load() == 0 })
+}
+
+// CloseAll closes every connection after what is queued on it, and blocks
+// until the plugins have confirmed all of them, or ctx ends.
+func (r *Router) CloseAll(ctx context.Context, reason transport.CloseReason) error {
+	r.mu.Lock()
+	rows := make([]*row, 0, len(r.rows))
+	for _, w := range r.rows {
+		rows = append(rows, w)
+	}
+	r.mu.Unlock()
+	for _, w := range rows {
+		w.Close(reason)
+	}
+	return r.await(ctx, func() bool { return len(r.rows) == 0 })
+}

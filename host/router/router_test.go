@@ -1,0 +1,490 @@
+package router
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/transporthost/transporthost/host/application"
+	"github.com/transporthost/transporthost/shared/transport"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// wire is a link that records what the router sends.
+type wire struct {
+	mu       sync.Mutex
+	sent     []string // whole messages
+	seqs     []transport.Seq
+	joined   []byte
+	closes   []transport.CloseReason
+	credit   transport.Credit
+	accepted []transport.Cursor
+	checks   int
+	unread   transport.Credit // what was sent and not returned
+}
+
+func (w *wire) Send(_ transport.ConnID, seq transport.Seq, piece []byte, more bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.unread.Bytes += len(piece)
+	w.joined = append(w.joined, piece...)
+	if !more {
+		w.unread.Messages++
+		w.sent = append(w.sent, string(w.joined))
+		w.seqs = append(w.seqs, seq)
+		w.joined = nil
+	}
+}
+
+func (w *wire) Close(_ transport.ConnID, r transport.CloseReason) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.closes = append(w.closes, r)
+}
+
+func (w *wire) Credit(_ transport.ConnID, c transport.Credit) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.credit.Bytes += c.Bytes
+	w.credit.Messages += c.Messages
+}
+
+func (w *wire) Accepted(_ transport.ConnID, c transport.Cursor) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.accepted = append(w.accepted, c)
+}
+
+func (w *wire) Checkpointed(transport.ConnID) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.checks++
+}
+
+// giveBack returns everything that was sent, as a peer that reads would.
+func (w *wire) giveBack(a *Attachment, conn transport.ConnID) {
+	w.mu.Lock()
+	c := w.unread
+	w.unread = transport.Credit{}
+	w.mu.Unlock()
+	if c != (transport.Credit{}) {
+		a.Credit(conn, c)
+	}
+}
+
+// app is an application that does what the test says.
+type app struct {
+	mu       sync.Mutex
+	sessions []*session
+	deliver  func(s *session, p []byte, m transport.Message)
+}
+
+type session struct {
+	app    *app
+	conn   application.Conn
+	got    []string
+	closed *transport.CloseReason
+}
+
+func (a *app) Run(ctx context.Context) error { <-ctx.Done(); return nil }
+func (a *app) Status() application.Status    { return application.Status{Driver: "test", Ready: true} }
+func (a *app) Open(c application.Conn) application.Session {
+	s := &session{app: a, conn: c}
+	a.mu.Lock()
+	a.sessions = append(a.sessions, s)
+	a.mu.Unlock()
+	return s
+}
+
+func (s *session) Deliver(p []byte, m transport.Message) {
+	s.got = append(s.got, string(p))
+	s.app.deliver(s, p, m)
+}
+
+func (s *session) Closed(r transport.CloseReason) { s.closed = &r }
+
+func keepAll(*session, []byte, transport.Message) {}
+
+func consume(s *session, p []byte, _ transport.Message) { s.conn.Consumed(1, len(p)) }
+
+func answer(s *session, p []byte, m transport.Message) {
+	s.conn.Consumed(1, len(p))
+	if m.Kind == transport.Request {
+		_ = s.conn.Send(fmt.Appendf(nil, `{"id":%s,"result":1}`, m.ID))
+	}
+}
+
+func setUp(t *testing.T, deliver func(*session, []byte, transport.Message), cfg Config) (*Router, *Attachment, *wire, *app) {
+	t.Helper()
+	a := &app{deliver: deliver}
+	cfg.App = a
+	r := New(cfg)
+	w := &wire{}
+	return r, r.Attach("ws", 1, w), w, a
+}
+
+func open1(a *Attachment, o transport.Opened) {
+	a.Opened(1, o)
+	a.EndBatch()
+}
+
+func TestRequestIsDeliveredAndAnswered(t *testing.T) {
+	r, a, w, app := setUp(t, answer, Config{})
+	open1(a, transport.Opened{Peer: transport.Peer{RemoteAddr: "p"}})
+	request := `{"jsonrpc":"2.0","id":"7","method":"initialize","params":{"clientInfo":{"name":"me"}}}`
+	a.Received(1, []byte(request), "", false)
+	if got := app.sessions[0].got; len(got) != 1 || got[0] != request {
+		t.Errorf("the application got %q", got)
+	}
+	if len(w.sent) != 1 || w.sent[0] != `{"id":"7","result":1}` || w.seqs[0] != 1 {
+		t.Errorf("the peer got %q with numbers %v", w.sent, w.seqs)
+	}
+	conns := r.Connections()
+	if len(conns) != 1 || conns[0].Peer.ClientName != "me" || conns[0].Transport != "ws" || conns[0].InFlight != 0 {
+		t.Errorf("Connections() = %+v", conns)
+	}
+	a.Closed(1, transport.CloseReason{Code: transport.CloseNormal})
+	if c := app.sessions[0].closed; c == nil || c.Code != transport.CloseNormal {
+		t.Errorf("the session heard %v of the end", c)
+	}
+	if r.Len() != 0 {
+		t.Errorf("%d connections remain", r.Len())
+	}
+}
+
+func TestWhatIsNotJSONRPCIsAnswered(t *testing.T) {
+	for _, tt := range []struct {
+		name, in string
+		code     int
+	}{
+		{"not JSON", `hello`, -32700},
+		{"empty", ` `, -32700},
+		{"array", `[{"id":1,"method":"m"}]`, -32600},
+		{"number", `42`, -32600},
+		{"nothing in it", `{"jsonrpc":"2.0"}`, -32600},
+		{"cut", `{"id":1,"params":{`, -32700},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			r, a, w, app := setUp(t, answer, Config{})
+			open1(a, transport.Opened{})
+			a.Received(1, []byte(tt.in), "", false)
+			want := fmt.Sprintf(`{"jsonrpc":"2.0","id":null,"error":{"code":%d,`, tt.code)
+			if len(w.sent) != 1 || !strings.HasPrefix(w.sent[0], want) {
+				t.Errorf("%q was answered %q, want %s…", tt.in, w.sent, want)
+			}
+			if len(app.sessions[0].got) != 0 {
+				t.Errorf("the application got %q", app.sessions[0].got)
+			}
+			if c := r.Counters(); c.Invalid != 1 {
+				t.Errorf("counted %d invalid", c.Invalid)
+			}
+			a.Received(1, []byte(`{"id":1,"method":"m"}`), "", false)
+			if len(w.sent) != 2 {
+				t.Errorf("the connection did not go on: %q", w.sent)
+			}
+		})
+	}
+}
+
+// TestOverload is enqueue_incoming_request_returns_overload_error_when_queue_is_full
+// and enqueue_incoming_response_waits_instead_of_dropping_when_queue_is_full.
+func TestOverload(t *testing.T) {
+	_, a, w, app := setUp(t, keepAll, Config{})
+	open1(a, transport.Opened{})
+	for i := range inQueueRequests {
+		a.Received(1, fmt.Appendf(nil, `{"id":%d,"method":"m"}`, i), "", false)
+	}
+	if len(w.sent) != 0 {
+		t.Fatalf("%q came before the queue was full", w.sent)
+	}
+	a.Received(1, []byte(`{"id":7,"method":"m"}`), "", false)
+	want := `{"jsonrpc":"2.0","id":7,"error":{"code":-32001,"message":"Server overloaded; retry later."}}`
+	if len(w.sent) != 1 || w.sent[0] != want {
+		t.Errorf("the request over the limit was answered %q, want %s", w.sent, want)
+	}
+	a.Received(1, []byte(`{"id":"x","result":null}`), "", false)
+	a.Received(1, []byte(`{"method":"note"}`), "", false)
+	if got := len(app.sessions[0].got); got != inQueueRequests+2 {
+		t.Errorf("the application got %d messages, want %d: responses and notifications are never refused", got, inQueueRequests+2)
+	}
+}
+
+func TestAPluginThatIgnoresCreditLosesTheConnection(t *testing.T) {
+	r, a, w, app := setUp(t, keepAll, Config{})
+	open1(a, transport.Opened{})
+	for range transport.WindowMessages + 1 {
+		a.Received(1, []byte(`{"method":"note"}`), "", false)
+	}
+	if len(w.closes) != 1 || w.closes[0].Code != transport.CloseProtocol {
+		t.Errorf("closes: %v", w.closes)
+	}
+	a.Closed(1, transport.CloseReason{Code: transport.CloseNormal})
+	if c := app.sessions[0].closed; c == nil || c.Code != transport.CloseProtocol {
+		t.Errorf("the session heard %v, want the cause", c)
+	}
+	if r.Counters().Violations != 1 {
+		t.Errorf("counted %d violations", r.Counters().Violations)
+	}
+}
+
+func TestAPeerThatDoesNotReadIsNotReadFrom(t *testing.T) {
+	big := `{"id":1,"result":"` + strings.Repeat("x", 32<<10) + `"}`
+	_, a, w, _ := setUp(t, func(s *session, p []byte, m transport.Message) {
+		s.conn.Consumed(1, len(p))
+		_ = s.conn.Send([]byte(big))
+	}, Config{})
+	open1(a, transport.Opened{})
+	for range 60 {
+		a.Received(1, []byte(`{"id":1,"method":"m"}`), "", false)
+	}
+	w.mu.Lock()
+	returned := w.credit.Messages
+	w.mu.Unlock()
+	if returned != 0 {
+		t.Errorf("%d messages of credit came back while the peer took nothing", returned)
+	}
+	for range 20 {
+		w.giveBack(a, 1)
+	}
+	if len(w.sent) != 60 {
+		t.Errorf("the peer got %d answers, want 60", len(w.sent))
+	}
+	if w.credit.Messages == 0 {
+		t.Error("no credit came back once the peer had read")
+	}
+}
+
+// TestBroadcastDoesNotBlockOnSlowConnection is broadcast_does_not_block_on_slow_connection.
+func TestBroadcastDoesNotBlockOnSlowConnection(t *testing.T) {
+	r, a, w, app := setUp(t, consume, Config{OutQueueBytes: 1 << 20})
+	open1(a, transport.Opened{})
+	s := app.sessions[0]
+	p := bytes.Repeat([]byte("x"), 64<<10)
+	var err error
+	n := 0
+	for ; n < 100 && err == nil; n++ {
+		err = s.conn.Send(p)
+	}
+	if !errors.Is(err, transport.ErrConnClosed) {
+		t.Fatalf("after %d messages of 64 KiB that nobody reads: %v", n, err)
+	}
+	if limit := (1<<20+transport.WindowBytes)/len(p) + 2; n > limit {
+		t.Errorf("%d messages of 64 KiB were taken, want at most %d", n, limit)
+	}
+	if len(w.closes) != 1 || w.closes[0].Code != transport.CloseSlow {
+		t.Errorf("closes: %v, want slow", w.closes)
+	}
+	if r.Counters().Slow != 1 {
+		t.Errorf("counted %d slow", r.Counters().Slow)
+	}
+}
+
+// TestLosslessWaitsInstead is
+// to_connection_stdio_waits_instead_of_disconnecting_when_writer_queue_is_full.
+func TestLosslessWaitsInstead(t *testing.T) {
+	_, a, w, app := setUp(t, consume, Config{OutQueueMessages: 2})
+	open1(a, transport.Opened{Lossless: true})
+	s := app.sessions[0]
+	n := 0
+	for s.conn.Send(fmt.Appendf(nil, `{"method":"n","params":[%d]}`, n)) == nil {
+		n++
+	}
+	if len(w.closes) != 0 {
+		t.Fatalf("the lossless connection was closed: %v", w.closes)
+	}
+	done := make(chan error, 1)
+	go func() { done <- s.conn.SendWait(t.Context(), []byte(`{"method":"last"}`)) }()
+	for range 3 {
+		w.giveBack(a, 1)
+	}
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	w.giveBack(a, 1)
+	if len(w.sent) != n+1 || w.sent[n] != `{"method":"last"}` {
+		t.Errorf("%d of %d messages came, the last was %q", len(w.sent), n+1, w.sent[len(w.sent)-1])
+	}
+}
+
+func TestStalledPeerIsClosedAsSlow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, a, w, app := setUp(t, consume, Config{SlowAfter: 30 * time.Second})
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- r.Run(ctx) }()
+		open1(a, transport.Opened{})
+		s := app.sessions[0]
+		for range 6 { // over the window, so that something waits
+			if err := s.conn.Send(bytes.Repeat([]byte("x"), 64<<10)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		time.Sleep(29 * time.Second)
+		synctest.Wait()
+		if len(w.closes) != 0 {
+			t.Errorf("closed after 29 s: %v", w.closes)
+		}
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		if len(w.closes) != 1 || w.closes[0].Code != transport.CloseSlow {
+			t.Errorf("after 31 s: %v, want slow", w.closes)
+		}
+		cancel()
+		<-done
+	})
+}
+
+func TestLargeMessageGoesInPiecesAsCreditAllows(t *testing.T) {
+	_, a, w, app := setUp(t, consume, Config{})
+	open1(a, transport.Opened{})
+	big := string(bytes.Repeat([]byte("0123456789"), 100_000)) // 1 MB
+	for _, p := range []string{big, "small", big} {
+		if err := app.sessions[0].conn.Send([]byte(p)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if w.unread.Bytes > transport.WindowBytes {
+		t.Fatalf("%d bytes are on their way, the window is %d", w.unread.Bytes, transport.WindowBytes)
+	}
+	for range 30 {
+		w.giveBack(a, 1)
+	}
+	if len(w.sent) != 3 || w.sent[0] != big || w.sent[1] != "small" || w.sent[2] != big {
+		t.Errorf("%d messages came", len(w.sent))
+	}
+}
+
+func TestLargeMessageIsJoined(t *testing.T) {
+	_, a, _, app := setUp(t, consume, Config{MaxMessageBytes: 200_000})
+	open1(a, transport.Opened{})
+	whole := `{"method":"m","params":"` + strings.Repeat("x", 150_000) + `"}`
+	a.Received(1, []byte(whole[:60_000]), "", true)
+	a.Received(1, []byte(whole[60_000:120_000]), "", true)
+	a.Received(1, []byte(whole[120_000:]), "", false)
+	if got := app.sessions[0].got; len(got) != 1 || got[0] != whole {
+		t.Errorf("the application got %d messages", len(got))
+	}
+}
+
+func TestResumption(t *testing.T) {
+	r, a, w, app := setUp(t, answer, Config{})
+	open1(a, transport.Opened{ResumeKey: "k"})
+	a.Received(1, []byte(`{"id":1,"method":"m"}`), "10", false)
+	a.EndBatch()
+	a.Received(1, []byte(`{"id":2,"method":"m"}`), "20", false)
+	a.EndBatch()
+	a.Checkpoint(1, []byte("note"))
+	a.Acked(1, 1)
+	if fmt.Sprint(w.accepted) != "[10 20]" || w.checks != 1 {
+		t.Errorf("accepted %v, %d checkpoints", w.accepted, w.checks)
+	}
+	a.Detach(transport.CloseReason{Code: transport.ClosePluginLost}, true)
+	s := app.sessions[0]
+	if s.closed != nil {
+		t.Fatalf("the session was closed: %v", s.closed)
+	}
+	if err := s.conn.Send([]byte(`{"method":"while-away"}`)); err != nil {
+		t.Fatal(err)
+	}
+	resume := r.Resumable("ws")
+	want := transport.Resume{Conn: 1, Key: "k", Cursor: "20", Checkpoint: []byte("note"), NextSeq: 2}
+	if len(resume) != 1 || fmt.Sprint(resume[0]) != fmt.Sprint(want) {
+		t.Fatalf("Resumable = %+v, want %+v", resume, want)
+	}
+
+	next := &wire{}
+	b := r.Attach("ws", 2, next)
+	b.Opened(1, transport.Opened{ResumeKey: "k"})
+	b.Started()
+	if fmt.Sprint(next.sent) != `[{"id":2,"result":1} {"method":"while-away"}]` || fmt.Sprint(next.seqs) != "[2 3]" {
+		t.Errorf("sent again: %q with numbers %v", next.sent, next.seqs)
+	}
+	b.Received(1, []byte(`{"id":3,"method":"m"}`), "30", false)
+	b.EndBatch()
+	if len(next.sent) != 3 || len(app.sessions) != 1 {
+		t.Errorf("after resumption the peer got %q, %d sessions", next.sent, len(app.sessions))
+	}
+}
+
+func TestWhatIsNotAdoptedIsLost(t *testing.T) {
+	r, a, _, app := setUp(t, answer, Config{})
+	a.Opened(1, transport.Opened{ResumeKey: "k"})
+	a.Opened(2, transport.Opened{})
+	a.Detach(transport.CloseReason{Code: transport.ClosePluginLost, Text: "killed"}, true)
+	if c := app.sessions[1].closed; c == nil || c.Code != transport.ClosePluginLost {
+		t.Errorf("the connection without a key heard %v", c)
+	}
+	r.Attach("ws", 2, &wire{}).Started()
+	if c := app.sessions[0].closed; c == nil || c.Code != transport.ClosePluginLost {
+		t.Errorf("the connection that was not adopted heard %v", c)
+	}
+	if r.Len() != 0 {
+		t.Errorf("%d connections remain", r.Len())
+	}
+}
+
+func TestFinishedConnectionClosesWhenAllIsAnswered(t *testing.T) {
+	_, a, w, app := setUp(t, consume, Config{})
+	open1(a, transport.Opened{})
+	a.Received(1, []byte(`{"id":1,"method":"m"}`), "", false)
+	a.Finished(1)
+	if len(w.closes) != 0 {
+		t.Fatalf("closed with a request in flight: %v", w.closes)
+	}
+	if err := app.sessions[0].conn.Send([]byte(`{"id":1,"result":1}`)); err != nil {
+		t.Fatal(err)
+	}
+	if len(w.closes) != 1 || w.closes[0].Code != transport.CloseNormal {
+		t.Errorf("closes: %v", w.closes)
+	}
+}
+
+func TestDrainAndCloseAll(t *testing.T) {
+	r, a, w, app := setUp(t, consume, Config{})
+	open1(a, transport.Opened{})
+	a.Received(1, []byte(`{"id":1,"method":"m"}`), "", false)
+	drained := make(chan error, 1)
+	go func() { drained <- r.Drain(t.Context()) }()
+	if err := app.sessions[0].conn.Send([]byte(`{"id":1,"result":1}`)); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-drained; err != nil {
+		t.Fatal(err)
+	}
+	closed := make(chan error, 1)
+	go func() { closed <- r.CloseAll(t.Context(), transport.CloseReason{Code: transport.CloseGoingAway}) }()
+	for {
+		w.mu.Lock()
+		n := len(w.closes)
+		w.mu.Unlock()
+		if n > 0 {
+			break
+		}
+	}
+	a.Closed(1, transport.CloseReason{Code: transport.CloseNormal})
+	if err := <-closed; err != nil {
+		t.Fatal(err)
+	}
+	if c := app.sessions[0].closed; c.Code != transport.CloseGoingAway {
+		t.Errorf("the session heard %v", c)
+	}
+}
+
+func TestConnectionLimit(t *testing.T) {
+	r, a, w, _ := setUp(t, consume, Config{MaxConnections: 2})
+	for i := range 5 {
+		a.Opened(transport.ConnID(i+1), transport.Opened{})
+	}
+	if r.Len() != 2 || len(w.closes) != 3 || w.closes[0].Code != transport.CloseOverloaded || r.Counters().Refused != 3 {
+		t.Errorf("%d connections, closes %v, counters %+v", r.Len(), w.closes, r.Counters())
+	}
+}

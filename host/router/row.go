@@ -1,0 +1,360 @@
+package router
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/transporthost/transporthost/host/application"
+	"github.com/transporthost/transporthost/shared/transport"
+)
+
+// A row is one connection: the application's [application.Conn], and the place
+// where the accounts of both directions are kept.
+type row struct {
+	router *Router
+	id     uint64
+	origin string
+	linkID transport.ConnID
+	opened transport.Opened
+	since  time.Time
+
+	// Of the receive loop of the process.
+	joined []byte // pieces of a message that is still arriving
+
+	calls   sync.Mutex // one call into the session at a time; taken before mu
+	session application.Session
+	over    bool // the session has heard of the end
+
+	mu         sync.Mutex // guards what follows; held while frames are queued on the link, never across other calls
+	state      state
+	link       Commands // nil while no process carries the connection
+	clientName string
+	toPeer     transport.SendWindow
+	fromPeer   transport.ReceiveWindow
+	carried    transport.Credit // taken from an earlier process and not consumed yet
+	held       transport.Credit // consumed, and withheld while the peer does not read
+	out        outQueue
+	closing    transport.CloseReason // with which the connection ends once out is empty
+	asked      time.Time             // when the process was asked to end the connection
+	progress   time.Time             // when something left for the peer last, while out is not empty
+	room       chan struct{}         // closed when out has room; nil while nobody waits
+	inFlight   int                   // requests of the peer without an answer
+	messages   uint64                // messages
+	finished   bool                  // the peer sends no more
+	cursor     transport.Cursor
+	checkpoint []byte
+}
+
+type state uint8
+
+const (
+	open    state = iota
+	closing       // ends when out is empty: nothing more is taken in or sent
+	asking        // the process was asked to end it
+	ended
+)
+
+var _ application.Conn = (*row)(nil)
+
+func newRow(r *Router, origin string, conn transport.ConnID, link Commands, o transport.Opened) *row {
+	return &row{
+		router: r, origin: origin, linkID: conn, link: link, opened: o, since: time.Now(), clientName: o.Peer.ClientName,
+		out: outQueue{keep: o.ResumeKey != ""},
+	}
+}
+
+// open tells the application.
+func (w *row) open() {
+	w.calls.Lock()
+	defer w.calls.Unlock()
+	w.session = w.router.cfg.App.Open(w)
+}
+
+// ID implements [application.Conn].
+func (w *row) ID() uint64 { return w.id }
+
+// Origin implements [application.Conn].
+func (w *row) Origin() string { return w.origin }
+
+// Peer implements [application.Conn].
+func (w *row) Peer() transport.Peer { return w.opened.Peer }
+
+// received takes one piece from the process. An error is the plugin's
+// violation. It is called by the receive loop, and does not wait.
+func (w *row) received(piece []byte, more bool) error {
+	w.mu.Lock()
+	c, err := w.fromPeer.Arrived(len(piece), more)
+	live := w.state == open
+	if err == nil && c != (transport.Credit{}) {
+		w.link.Credit(w.linkID, c)
+	}
+	w.mu.Unlock()
+	if err != nil || !live {
+		return err
+	}
+	p := piece
+	if more || len(w.joined) > 0 {
+		if size := len(w.joined) + len(piece); size > w.router.cfg.MaxMessageBytes {
+			w.joined = nil
+			return fmt.Errorf("message of more than %d bytes: %w", w.router.cfg.MaxMessageBytes, transport.ErrTooLarge)
+		}
+		w.joined = append(w.joined, piece...)
+		if more {
+			return nil
+		}
+		p, w.joined = w.joined, nil // it was large: not worth keeping
+	}
+	w.router.counters.received.Add(1)
+	w.take(p)
+	return nil
+}
+
+// take gives one whole message to the application, or answers it.
+func (w *row) take(p []byte) {
+	m, err := transport.Peek(p)
+	if err != nil {
+		w.router.counters.invalid.Add(1)
+		code, text := transport.CodeInvalidRequest, err.Error()
+		if e, ok := err.(*transport.PeekError); ok {
+			code = e.Code
+		}
+		w.refuse(nil, code, text, len(p))
+		return
+	}
+	w.mu.Lock()
+	w.messages++
+	waiting, _ := w.fromPeer.Unread()
+	if m.Kind == transport.Request {
+		if waiting > inQueueRequests {
+			w.mu.Unlock()
+			w.router.counters.overloaded.Add(1)
+			w.refuse(m.ID, transport.CodeOverloaded, transport.OverloadedText, len(p))
+			return
+		}
+		w.inFlight++
+		w.router.inFlight.Add(1)
+	}
+	w.mu.Unlock()
+	if string(m.Method) == "initialize" {
+		w.noteClient(p)
+	}
+	w.calls.Lock()
+	defer w.calls.Unlock()
+	if !w.over {
+		w.session.Deliver(p, m)
+	}
+}
+
+// refuse answers a message that does not reach the application.
+func (w *row) refuse(id []byte, code int, text string, size int) {
+	answer := transport.AppendError(nil, id, code, text)
+	if err := w.send(answer, transport.Message{}, true); err != nil {
+		w.router.counters.dropped.Add(1)
+	}
+	w.Consumed(1, size)
+}
+
+// noteClient remembers the name that the peer gives itself, for status.
+func (w *row) noteClient(p []byte) {
+	var msg struct {
+		Params struct {
+			ClientInfo struct {
+				Name string `json:"name"`
+			} `json:"clientInfo"`
+		} `json:"params"`
+	}
+	if json.Unmarshal(p, &msg) != nil || msg.Params.ClientInfo.Name == "" {
+		return // the application will say what is wrong with it
+	}
+	const longest = 128
+	name := msg.Params.ClientInfo.Name
+	if len(name) > longest {
+		name = name[:longest]
+	}
+	w.mu.Lock()
+	w.clientName = name
+	w.mu.Unlock()
+}
+
+// Consumed implements [application.Conn].
+func (w *row) Consumed(messages, bytes int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	// What an earlier process brought in is out of this one's window.
+	m, b := min(messages, w.carried.Messages), min(bytes, w.carried.Bytes)
+	w.carried.Messages -= m
+	w.carried.Bytes -= b
+	w.held.Messages += messages - m
+	w.held.Bytes += bytes - b
+	if !w.out.over(holdBytes, holdMessages) {
+		w.releaseLocked()
+	}
+	w.maybeFinishLocked()
+}
+
+// releaseLocked returns the credit that was held.
+func (w *row) releaseLocked() {
+	if w.held == (transport.Credit{}) {
+		return
+	}
+	c := w.fromPeer.Consumed(w.held.Messages, w.held.Bytes)
+	w.held = transport.Credit{}
+	if c != (transport.Credit{}) && w.link != nil && w.state == open {
+		w.link.Credit(w.linkID, c)
+	}
+}
+
+// Send implements [application.Conn].
+func (w *row) Send(p []byte) error {
+	m, err := transport.Peek(p)
+	if err != nil {
+		m = transport.Message{} // the application's words are its own
+	}
+	return w.send(p, m, false)
+}
+
+// send queues p. force is set for answers of the router itself, which do not
+// count against the out-queue of a lossless connection: the window bounds them.
+func (w *row) send(p []byte, m transport.Message, force bool) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.state != open {
+		return transport.ErrConnClosed
+	}
+	if w.out.over(w.router.cfg.OutQueueBytes-len(p), w.router.cfg.OutQueueMessages) && !w.out.empty() && !force {
+		if w.opened.Lossless {
+			return transport.ErrOverloaded
+		}
+		w.slowLocked("its out-queue is full")
+		return transport.ErrConnClosed
+	}
+	w.queueLocked(p, m)
+	return nil
+}
+
+// SendWait implements [application.Conn].
+func (w *row) SendWait(ctx context.Context, p []byte) error {
+	m, err := transport.Peek(p)
+	if err != nil {
+		m = transport.Message{}
+	}
+	for {
+		w.mu.Lock()
+		if w.state != open {
+			w.mu.Unlock()
+			return transport.ErrConnClosed
+		}
+		if !w.out.over(waitBytes, w.router.cfg.OutQueueMessages) {
+			w.queueLocked(p, m)
+			w.mu.Unlock()
+			return nil
+		}
+		if w.room == nil {
+			w.room = make(chan struct{})
+		}
+		room := w.room
+		w.mu.Unlock()
+		select {
+		case <-room:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+func (w *row) queueLocked(p []byte, m transport.Message) {
+	w.router.counters.sent.Add(1)
+	if (m.Kind == transport.Response || m.Kind == transport.ErrorResponse) && w.inFlight > 0 {
+		w.inFlight--
+		defer w.router.answered(1)
+	}
+	seq := w.out.number()
+	if w.link != nil && w.out.unsent() == 0 && len(p) <= transport.PieceBytes && w.toPeer.Fits(len(p), true, false) {
+		w.toPeer.Take(len(p), true, false)
+		w.link.Send(w.linkID, seq, p, false)
+		w.out.sent(seq, p)
+	} else {
+		if w.out.unsent() == 0 {
+			w.progress = time.Now()
+			w.router.watch(w)
+		}
+		w.out.push(seq, p)
+		w.flushLocked()
+	}
+	w.maybeFinishLocked()
+}
+
+// flushLocked sends what the window allows.
+func (w *row) flushLocked() {
+	if w.link == nil {
+		return
+	}
+	for {
+		m := w.out.head()
+		if m == nil {
+			break
+		}
+		piece := m.payload[m.gone:]
+		large := len(m.payload) > transport.PieceBytes
+		piece = piece[:min(len(piece), transport.PieceBytes)]
+		if !w.toPeer.Fits(len(piece), m.gone == 0, large) {
+			break
+		}
+		last := m.gone+len(piece) == len(m.payload)
+		w.toPeer.Take(len(piece), last, large)
+		w.link.Send(w.linkID, m.seq, piece, !last)
+		w.out.advance(len(piece))
+	}
+	if !w.out.over(holdBytes/2, holdMessages/2) {
+		w.releaseLocked()
+	}
+	if w.room != nil && !w.out.over(waitBytes/2, w.router.cfg.OutQueueMessages/2) {
+		close(w.room)
+		w.room = nil
+	}
+	if w.state == closing && w.out.unsent() == 0 {
+		w.askLocked()
+	}
+}
+
+// credit takes what the process returned. An error is its violation.
+func (w *row) credit(c transport.Credit) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if err := w.toPeer.Return(c); err != nil {
+		return err
+	}
+	if w.out.unsent() > 0 {
+		w.progress = time.Now()
+		w.flushLocked()
+	}
+	w.maybeFinishLocked()
+	return nil
+}
+
+// acked forgets what is safely out.
+func (w *row) acked(seq transport.Seq) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.out.acked(seq)
+	if w.room != nil && !w.out.over(waitBytes/2, w.router.cfg.OutQueueMessages/2) {
+		close(w.room)
+		w.room = nil
+	}
+	w.maybeFinishLocked()
+}
+
+func (w *row) accept(cursor transport.Cursor) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.cursor = cursor
+}
+
+func (w *row) store(checkpoint []byte) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.checkpoint = append([]byte(nil), checkpoint...)
+}
