@@ -90,7 +90,7 @@ func runPlugin(t Transport, log hclog.Logger, lifeline io.Reader) int {
 	})
 	watch.Go(func() {
 		select {
-		case <-p.served:
+		case <-p.over:
 			cancel(errServeReturned)
 		case <-ctx.Done():
 		}

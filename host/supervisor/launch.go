@@ -100,7 +100,7 @@ func launch(ctx context.Context, spec Spec, opts Options, log hclog.Logger, file
 		err = context.Cause(ctx)
 	}
 	if err != nil {
-		err = p.describeLaunch(err)
+		err = p.describeLaunch(err, ctx.Err() != nil)
 		p.release()
 		return nil, err
 	}
@@ -131,7 +131,8 @@ func (p *process) shakeHands() error {
 }
 
 // describeLaunch says why a handshake failed, in terms of what a person sees.
-func (p *process) describeLaunch(err error) error {
+// killed is set if it was this side that ended the process.
+func (p *process) describeLaunch(err error, killed bool) error {
 	if p.runner == nil {
 		return err
 	}
@@ -144,7 +145,7 @@ func (p *process) describeLaunch(err error) error {
 	case first != "" && !strings.Contains(first, "|"):
 		return fmt.Errorf("not a plugin: its first line on stdout is %q instead of a handshake", first)
 	}
-	if p.runner.killed.Load() || !p.wait(deathGrace) {
+	if killed || !p.wait(deathGrace) {
 		return err
 	}
 	if exit := p.runner.exitError(); exit != nil {
