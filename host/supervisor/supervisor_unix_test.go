@@ -1,3 +1,5 @@
+//go:build unix
+
 package supervisor
 
 import (
@@ -7,7 +9,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -135,9 +136,6 @@ type rig struct {
 // start runs a plugin instance that behaves so until the test ends.
 func start(t *testing.T, b string, change func(*Spec, *Options)) *rig {
 	t.Helper()
-	if runtime.GOOS == "windows" {
-		t.Skip("the guarantees of processes are tested on Linux")
-	}
 	exe, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
