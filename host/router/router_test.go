@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -68,6 +69,13 @@ func (w *wire) Checkpointed(transport.ConnID) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.checks++
+}
+
+// closed returns the closes so far.
+func (w *wire) closed() []transport.CloseReason {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return append([]transport.CloseReason(nil), w.closes...)
 }
 
 // giveBack returns everything that was sent, as a peer that reads would.
@@ -330,13 +338,13 @@ func TestStalledPeerIsClosedAsSlow(t *testing.T) {
 		}
 		time.Sleep(29 * time.Second)
 		synctest.Wait()
-		if len(w.closes) != 0 {
-			t.Errorf("closed after 29 s: %v", w.closes)
+		if len(w.closed()) != 0 {
+			t.Errorf("closed after 29 s: %v", w.closed())
 		}
 		time.Sleep(2 * time.Second)
 		synctest.Wait()
-		if len(w.closes) != 1 || w.closes[0].Code != transport.CloseSlow {
-			t.Errorf("after 31 s: %v, want slow", w.closes)
+		if len(w.closed()) != 1 || w.closes[0].Code != transport.CloseSlow {
+			t.Errorf("after 31 s: %v, want slow", w.closed())
 		}
 		cancel()
 		<-done
@@ -462,13 +470,8 @@ func TestDrainAndCloseAll(t *testing.T) {
 	}
 	closed := make(chan error, 1)
 	go func() { closed <- r.CloseAll(t.Context(), transport.CloseReason{Code: transport.CloseGoingAway}) }()
-	for {
-		w.mu.Lock()
-		n := len(w.closes)
-		w.mu.Unlock()
-		if n > 0 {
-			break
-		}
+	for len(w.closed()) == 0 {
+		runtime.Gosched()
 	}
 	a.Closed(1, transport.CloseReason{Code: transport.CloseNormal})
 	if err := <-closed; err != nil {

@@ -1,0 +1,193 @@
+package supervisor
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/go-plugin/runner"
+
+	"github.com/transporthost/transporthost/host/internal/childproc"
+)
+
+// outputGrace is how long a dead process's last words are waited for. A
+// grandchild may hold its stdout and stderr open for ever.
+const outputGrace = 500 * time.Millisecond
+
+// A processRunner is one plugin process, as go-plugin's runner. go-plugin's own
+// one gives the child the host's stdin and waits for the child's output before
+// it notices the child's death.
+type processRunner struct {
+	starter *childproc.Starter
+	cmd     *exec.Cmd
+
+	stdout, stderr *os.File   // our ends
+	theirs         []*os.File // the child's ends, closed here once it runs
+	lifeline       *os.File   // the write end of the child's stdin; its end is ours
+	stray          strayLine
+
+	exited chan struct{} // closed when the process is gone
+	once   sync.Once
+	waitMu sync.Mutex // guards state
+	state  *os.ProcessState
+}
+
+var _ runner.Runner = (*processRunner)(nil)
+
+// newProcessRunner prepares a process; env is complete, extra are its
+// descriptors from 3.
+func newProcessRunner(s *childproc.Starter, path, argv0 string, env []string, extra []*os.File) (r *processRunner, err error) {
+	r = &processRunner{starter: s, exited: make(chan struct{})}
+	r.cmd = &exec.Cmd{Path: path, Args: []string{argv0}, Env: env, ExtraFiles: extra}
+	pipe := func() (ours, theirs *os.File) {
+		if err != nil {
+			return nil, nil
+		}
+		ours, theirs, err = os.Pipe()
+		return ours, theirs
+	}
+	var out, errOut, in *os.File
+	r.stdout, out = pipe()
+	r.stderr, errOut = pipe()
+	in, r.lifeline = pipe()
+	r.theirs = []*os.File{out, errOut, in}
+	if err != nil {
+		r.close()
+		return nil, fmt.Errorf("making the pipes of a plugin: %w", err)
+	}
+	r.cmd.Stdin, r.cmd.Stdout, r.cmd.Stderr = in, out, errOut
+	r.stray.r = r.stdout
+	return r, nil
+}
+
+// close releases everything, running or not.
+func (r *processRunner) close() {
+	for _, f := range append(r.theirs, r.stdout, r.stderr, r.lifeline) {
+		if f != nil {
+			_ = f.Close() // closed twice: an error that says so
+		}
+	}
+}
+
+// Start implements [runner.Runner].
+func (r *processRunner) Start(ctx context.Context) error {
+	if err := r.starter.Start(ctx, r.cmd); err != nil {
+		r.once.Do(func() { close(r.exited) })
+		r.close()
+		return fmt.Errorf("executing %s: %w", r.cmd.Args[0], err)
+	}
+	for _, f := range r.theirs {
+		_ = f.Close()
+	}
+	// It ends with the process, which its owner ends.
+	go func() {
+		state, _ := r.cmd.Process.Wait() // an error means that it is gone
+		r.waitMu.Lock()
+		r.state = state
+		r.waitMu.Unlock()
+		r.once.Do(func() { close(r.exited) })
+		deadline := time.Now().Add(outputGrace)
+		_ = r.stdout.SetReadDeadline(deadline)
+		_ = r.stderr.SetReadDeadline(deadline)
+	}()
+	return nil
+}
+
+// Wait implements [runner.Runner].
+func (r *processRunner) Wait(ctx context.Context) error {
+	select {
+	case <-r.exited:
+		return r.exitError()
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// exitError says how the process ended; nil means with status 0.
+func (r *processRunner) exitError() error {
+	r.waitMu.Lock()
+	defer r.waitMu.Unlock()
+	if r.state == nil || r.state.Success() {
+		return nil
+	}
+	return errors.New(describeExit(r.state))
+}
+
+// Kill implements [runner.Runner]. It does not wait.
+func (r *processRunner) Kill(context.Context) error {
+	if pid := r.pid(); pid != 0 {
+		childproc.Kill(pid)
+	}
+	return nil
+}
+
+func (r *processRunner) pid() int {
+	if r.cmd.Process == nil {
+		return 0
+	}
+	return r.cmd.Process.Pid
+}
+
+// Stdout implements [runner.Runner].
+func (r *processRunner) Stdout() io.ReadCloser { return &r.stray }
+
+// Stderr implements [runner.Runner].
+func (r *processRunner) Stderr() io.ReadCloser { return r.stderr }
+
+// Name implements [runner.Runner].
+func (r *processRunner) Name() string { return r.cmd.Args[0] }
+
+// ID implements [runner.Runner].
+func (r *processRunner) ID() string { return strconv.Itoa(r.pid()) }
+
+// Diagnose implements [runner.Runner]. The causes are told by [describeLaunch].
+func (r *processRunner) Diagnose(context.Context) string { return "" }
+
+// PluginToHost implements [runner.Runner].
+func (r *processRunner) PluginToHost(network, addr string) (string, string, error) {
+	return network, addr, nil
+}
+
+// HostToPlugin implements [runner.Runner].
+func (r *processRunner) HostToPlugin(network, addr string) (string, string, error) {
+	return network, addr, nil
+}
+
+// strayBytes is what is kept of a first line on stdout.
+const strayBytes = 200
+
+// A strayLine passes a process's stdout on and remembers how it began: a
+// program that is no plugin shows there what it is.
+type strayLine struct {
+	r *os.File
+
+	mu   sync.Mutex // guards head
+	head []byte
+}
+
+func (s *strayLine) Read(p []byte) (int, error) {
+	n, err := s.r.Read(p)
+	s.mu.Lock()
+	if room := strayBytes - len(s.head); room > 0 {
+		s.head = append(s.head, p[:min(n, room)]...)
+	}
+	s.mu.Unlock()
+	return n, err
+}
+
+func (s *strayLine) Close() error { return s.r.Close() }
+
+// first returns the first line so far.
+func (s *strayLine) first() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	line, _, _ := bytes.Cut(s.head, []byte("\n"))
+	return string(bytes.TrimSpace(line))
+}

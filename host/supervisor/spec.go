@@ -1,0 +1,139 @@
+// Package supervisor runs plugin processes: it launches them, watches that they
+// live, replaces those that die, and ends them so that nothing remains.
+package supervisor
+
+import (
+	"cmp"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/transporthost/transporthost/host/internal/backoff"
+	"github.com/transporthost/transporthost/host/internal/childproc"
+	"github.com/transporthost/transporthost/shared/rpc"
+	"github.com/transporthost/transporthost/shared/transport"
+)
+
+// A Spec says what one plugin instance is.
+type Spec struct {
+	Instance string            // the name of the transport block
+	Plugin   string            // the name of the plugin, as the catalog has it
+	Path     string            // of the executable
+	SHA256   string            // pinned checksum in hexadecimal; empty: none
+	Env      map[string]string // beside the allow-list
+	Config   json.RawMessage   // for the plugin
+	Disabled bool              // starts switched off
+
+	// Listeners are the sockets that the plugin accepts from. They are the
+	// host's, and outlive the process.
+	Listeners *Listeners
+	// Terminal is the user's stdin and stdout, for the one plugin that is
+	// granted it; nil for all others.
+	Terminal *Terminal
+
+	MaxMessageBytes int
+}
+
+// An Attachment takes the events of one process; see package router.
+type Attachment interface {
+	rpc.Events
+	// Started says that the process is ready.
+	Started()
+	// Detach says that the process is gone.
+	Detach(reason transport.CloseReason, resume bool)
+}
+
+// Sessions is what the supervisor needs of the router.
+type Sessions interface {
+	Attach(instance string, incarnation int, link *rpc.Link) Attachment
+	Resumable(instance string) []transport.Resume
+	Abandon(instance string, reason transport.CloseReason)
+}
+
+// Defaults of [Options].
+const (
+	DefaultProbeInterval = 5 * time.Second
+	DefaultProbeTimeout  = 15 * time.Second // three probes: a busy machine is not a dead plugin
+	DefaultLaunchTimeout = 20 * time.Second // a cold start on a loaded machine
+	DefaultDrainTimeout  = 1 * time.Second
+)
+
+// The stop ladder: 1 s to drain, 1 s to stop, then these; 5 s in all.
+const (
+	lifelineGrace = 1 * time.Second // after the lifeline is cut
+	termGrace     = 1 * time.Second // after SIGTERM
+	killGrace     = 1 * time.Second // after SIGKILL: the kernel's part
+)
+
+// Options are what all plugins of a host share. Sessions, Starter, RuntimeDir
+// and HostCalls are required.
+type Options struct {
+	Sessions   Sessions
+	Starter    *childproc.Starter
+	HostCalls  func(instance string, report func(transport.Status)) rpc.HostCalls
+	RuntimeDir string       // private to this host; short, for socket paths
+	Logger     hclog.Logger // nil: discard
+
+	// Strictness is asked at every start; nil: always [transport.AllowRecoverable].
+	Strictness func() transport.AuthStrictness
+	// Check looks at what a plugin says of itself, and makes the configuration
+	// that it gets. An error is final. nil: Spec.Config is used as it is.
+	Check func(spec Spec, d transport.Description) (json.RawMessage, error)
+	// Changed is called after every change of a plugin's state. It must not
+	// block. May be nil.
+	Changed func(instance string)
+
+	ProbeInterval time.Duration
+	ProbeTimeout  time.Duration
+	LaunchTimeout time.Duration
+	DrainTimeout  time.Duration
+	Restart       backoff.Policy
+	Random        *rand.Rand // of the restart's jitter; nil: seeded by the system
+}
+
+func (o Options) withDefaults() (Options, error) {
+	var errs []error
+	if o.Sessions == nil {
+		errs = append(errs, errors.New("Sessions is required"))
+	}
+	if o.Starter == nil {
+		errs = append(errs, errors.New("Starter is required"))
+	}
+	if o.HostCalls == nil {
+		errs = append(errs, errors.New("HostCalls is required"))
+	}
+	if o.RuntimeDir == "" {
+		errs = append(errs, errors.New("RuntimeDir is required"))
+	}
+	// 108 bytes less what go-plugin appends: /plugin-dirNNNNNNNNNN/pluginNNNNNNNNNN.
+	if n := len(o.RuntimeDir); n > 60 {
+		errs = append(errs, fmt.Errorf("RuntimeDir %q has %d bytes, want at most 60: the path of a socket in it may have 108", o.RuntimeDir, n))
+	}
+	if o.Logger == nil {
+		o.Logger = hclog.NewNullLogger()
+	}
+	if o.Strictness == nil {
+		o.Strictness = func() transport.AuthStrictness { return transport.AllowRecoverable }
+	}
+	if o.Check == nil {
+		o.Check = func(s Spec, _ transport.Description) (json.RawMessage, error) { return s.Config, nil }
+	}
+	if o.Changed == nil {
+		o.Changed = func(string) {}
+	}
+	o.ProbeInterval = cmp.Or(o.ProbeInterval, DefaultProbeInterval)
+	o.ProbeTimeout = cmp.Or(o.ProbeTimeout, DefaultProbeTimeout)
+	o.LaunchTimeout = cmp.Or(o.LaunchTimeout, DefaultLaunchTimeout)
+	o.DrainTimeout = cmp.Or(o.DrainTimeout, DefaultDrainTimeout)
+	if o.Restart == (backoff.Policy{}) {
+		o.Restart = backoff.Default()
+	}
+	if o.Random == nil {
+		o.Random = rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64()))
+	}
+	return o, errors.Join(errs...)
+}

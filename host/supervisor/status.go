@@ -1,0 +1,95 @@
+package supervisor
+
+import (
+	"time"
+
+	"github.com/transporthost/transporthost/shared/transport"
+)
+
+// A State is where a plugin is in its life.
+type State string
+
+// The states of design §5.
+const (
+	Starting   State = "starting"
+	Ready      State = "ready"
+	Degraded   State = "degraded" // alive, and says itself that peers cannot reach it
+	BackingOff State = "backing-off"
+	Failed     State = "failed" // until a person restarts it
+	Stopping   State = "stopping"
+	Stopped    State = "stopped"
+)
+
+// A Status is what is known of one plugin instance.
+type Status struct {
+	Instance     string            `json:"instance"`
+	Plugin       string            `json:"plugin"`
+	State        State             `json:"state"`
+	Since        time.Time         `json:"since"`
+	Incarnation  int               `json:"incarnation"`
+	PID          int               `json:"pid,omitempty"`
+	Path         string            `json:"path"`
+	Version      string            `json:"version,omitempty"`
+	Locality     string            `json:"locality,omitempty"`
+	Capabilities []string          `json:"capabilities,omitempty"`
+	Addresses    []string          `json:"addresses,omitempty"`
+	Restarts     int               `json:"restarts"`
+	Cause        string            `json:"cause,omitempty"`  // why it is in this state, or was restarted last
+	Remedy       string            `json:"remedy,omitempty"` // what a person can do
+	NextAttempt  *time.Time        `json:"next_attempt,omitempty"`
+	Reported     *transport.Status `json:"reported,omitempty"` // by the plugin itself
+}
+
+// Status returns what is known now. It does not wait for the plugin.
+func (p *Plugin) Status() Status {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.status
+}
+
+// update changes the status, and logs a change of state, once.
+func (p *Plugin) update(change func(*Status)) {
+	p.mu.Lock()
+	before := p.status
+	change(&p.status)
+	if p.status.State != before.State {
+		p.status.Since = time.Now()
+	}
+	after := p.status
+	p.mu.Unlock()
+	if after.State == before.State && after.Cause == before.Cause {
+		return
+	}
+	args := []any{"state", string(after.State), "incarnation", after.Incarnation}
+	if after.Cause != "" {
+		args = append(args, "cause", after.Cause)
+	}
+	if after.NextAttempt != nil {
+		args = append(args, "next_attempt", after.NextAttempt.Format(time.RFC3339Nano))
+	}
+	if after.Remedy != "" {
+		args = append(args, "remedy", after.Remedy)
+	}
+	switch after.State {
+	case BackingOff, Degraded:
+		p.log.Warn("plugin", args...)
+	case Failed:
+		p.log.Error("plugin", args...)
+	default:
+		p.log.Info("plugin", args...)
+	}
+	p.opts.Changed(p.spec.Instance)
+}
+
+// reported takes what the plugin says of itself.
+func (p *Plugin) reported(s transport.Status) {
+	p.update(func(st *Status) {
+		st.Reported = &s
+		switch {
+		case st.State == Ready && !s.Ready:
+			st.State, st.Cause, st.Remedy = Degraded, s.Cause, s.Remedy
+		case st.State == Degraded && s.Ready:
+			st.State, st.Cause, st.Remedy = Ready, "", ""
+		}
+	})
+}
