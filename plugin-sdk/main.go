@@ -9,6 +9,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -52,7 +53,7 @@ func Main(t Transport) int {
 		runtime.GOMAXPROCS(max(1, runtime.NumCPU()/2))
 	}
 	log := hclog.New(&hclog.LoggerOptions{
-		Name: t.Describe().Name, Output: os.Stderr, JSONFormat: true,
+		Name: strings.TrimPrefix(name, "transport-"), Output: os.Stderr, JSONFormat: true,
 		Level: max(hclog.LevelFromString(os.Getenv(LogLevelVariable)), hclog.Trace),
 	})
 	return runPlugin(t, log, os.Stdin)
@@ -89,7 +90,7 @@ func runPlugin(t Transport, log hclog.Logger, lifeline io.Reader) int {
 	})
 	watch.Go(func() {
 		select {
-		case <-p.served:
+		case <-p.over:
 			cancel(errServeReturned)
 		case <-ctx.Done():
 		}

@@ -24,7 +24,9 @@ type process struct {
 	cancel context.CancelCauseFunc
 	result error // of Serve, once served is closed
 
+	ready  bool          // Start has succeeded
 	served chan struct{} // closed when Serve has returned
+	over   chan struct{} // closed when it has returned although it was ready
 }
 
 var (
@@ -33,7 +35,7 @@ var (
 )
 
 func newProcess(t Transport, log hclog.Logger) *process {
-	p := &process{transport: t, log: log, served: make(chan struct{})}
+	p := &process{transport: t, log: log, served: make(chan struct{}), over: make(chan struct{})}
 	p.server = rpc.NewServer(p, p)
 	return p
 }
@@ -66,15 +68,19 @@ func (p *process) Start(ctx context.Context, params StartParams) (transport.Star
 
 	go func() {
 		err := p.transport.Serve(serving, host)
-		p.mu.Lock()
-		p.result = err
-		p.mu.Unlock()
 		host.loseAll()
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.result = err
 		close(p.served)
+		if p.ready {
+			close(p.over)
+		}
 	}()
 
 	select {
 	case addresses := <-host.ready:
+		p.becomeReady()
 		return transport.StartResult{Addresses: addresses}, nil
 	case <-p.served:
 		if err := p.outcome(); err != nil {
@@ -84,6 +90,19 @@ func (p *process) Start(ctx context.Context, params StartParams) (transport.Star
 	case <-ctx.Done():
 		cancel(fmt.Errorf("starting: %w", context.Cause(ctx)))
 		return transport.StartResult{}, fmt.Errorf("the transport is not ready in time: %w", context.Cause(ctx))
+	}
+}
+
+// becomeReady makes the return of Serve the end of the process. A transport
+// that was never ready leaves that to the host, which reads its refusal first.
+func (p *process) becomeReady() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.ready = true
+	select {
+	case <-p.served:
+		close(p.over)
+	default:
 	}
 }
 

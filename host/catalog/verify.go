@@ -4,11 +4,15 @@ import (
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"strings"
 )
+
+// ErrChecksum is returned for a plugin whose checksum is not the pinned one.
+var ErrChecksum = errors.New("wrong checksum")
 
 // ParseSum reads a SHA-256 checksum in hexadecimal.
 func ParseSum(s string) ([sha256.Size]byte, error) {
@@ -41,7 +45,8 @@ func match(path string, got, want [sha256.Size]byte) error {
 	if subtle.ConstantTimeCompare(got[:], want[:]) == 1 {
 		return nil
 	}
-	return fmt.Errorf("plugin %s has the sha256 %x, but %x is pinned in the configuration; if the new file is the right one, change the pin", path, got, want)
+	return fmt.Errorf("%w: plugin %s has the sha256 %x, but %x is pinned in the configuration; if the new file is the right one, change the pin",
+		ErrChecksum, path, got, want)
 }
 
 // An Executable is a plugin's file, checked and ready to be executed.

@@ -56,6 +56,7 @@ func launch(ctx context.Context, spec Spec, opts Options, log hclog.Logger, file
 	}
 	p.dir = dir
 
+	made := make(chan *processRunner, 1)
 	env := map[string]string{logLevelVariable: logLevel(log)}
 	for k, v := range spec.Env {
 		env[k] = v
@@ -74,7 +75,9 @@ func launch(ctx context.Context, spec Spec, opts Options, log hclog.Logger, file
 		SyncStderr:       io.Discard,
 		RunnerFunc: func(_ hclog.Logger, cmd *exec.Cmd, _ string) (runner.Runner, error) {
 			r, err := newProcessRunner(opts.Starter, exe.Path, spec.Path, append(childproc.Environ(env), cmd.Env...), files)
-			p.runner = r
+			if err == nil {
+				made <- r
+			}
 			return r, err
 		},
 	})
@@ -85,20 +88,29 @@ func launch(ctx context.Context, spec Spec, opts Options, log hclog.Logger, file
 	shaken := make(chan error, 1)
 	go func() { shaken <- p.shakeHands() }()
 	select {
+	case p.runner = <-made:
+	case err = <-shaken: // before there was a process
+		return nil, p.abandon(err)
+	}
+	select {
 	case err = <-shaken:
 	case <-ctx.Done():
-		if p.runner != nil {
-			_ = p.runner.Kill(ctx)
-		}
+		_ = p.runner.Kill(ctx)
 		<-shaken
 		err = context.Cause(ctx)
 	}
 	if err != nil {
-		err = p.describeLaunch(err)
+		err = p.describeLaunch(err, ctx.Err() != nil)
 		p.release()
 		return nil, err
 	}
 	return p, nil
+}
+
+// abandon releases what there is of a process that was never there.
+func (p *process) abandon(err error) error {
+	p.release()
+	return err
 }
 
 func (p *process) shakeHands() error {
@@ -119,7 +131,8 @@ func (p *process) shakeHands() error {
 }
 
 // describeLaunch says why a handshake failed, in terms of what a person sees.
-func (p *process) describeLaunch(err error) error {
+// killed is set if it was this side that ended the process.
+func (p *process) describeLaunch(err error, killed bool) error {
 	if p.runner == nil {
 		return err
 	}
@@ -132,15 +145,13 @@ func (p *process) describeLaunch(err error) error {
 	case first != "" && !strings.Contains(first, "|"):
 		return fmt.Errorf("not a plugin: its first line on stdout is %q instead of a handshake", first)
 	}
-	select {
-	case <-p.runner.exited:
-		if exit := p.runner.exitError(); exit != nil {
-			return fmt.Errorf("it ended before the handshake: %w; its own words are in the log", exit)
-		}
-		return errors.New("it ended before the handshake, with status 0: it may be another program than a plugin")
-	default:
+	if killed || !p.wait(deathGrace) {
+		return err
 	}
-	return err
+	if exit := p.runner.exitError(); exit != nil {
+		return fmt.Errorf("it ended before the handshake: %w; its own words are in the log", exit)
+	}
+	return errors.New("it ended before the handshake, with status 0: it may be another program than a plugin")
 }
 
 // release frees what is left of a process; it kills one that still runs.
@@ -251,4 +262,3 @@ func Probe(ctx context.Context, spec Spec, opts Options) (transport.Description,
 	}
 	return d, nil
 }
-

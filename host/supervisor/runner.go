@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/go-plugin/runner"
@@ -33,10 +34,12 @@ type processRunner struct {
 	lifeline       *os.File   // the write end of the child's stdin; its end is ours
 	stray          strayLine
 
-	exited chan struct{} // closed when the process is gone
-	once   sync.Once
-	waitMu sync.Mutex // guards state
-	state  *os.ProcessState
+	started atomic.Int64  // its pid; 0 before Start has succeeded
+	killed  atomic.Bool   // Kill was called, perhaps before there was a process
+	exited  chan struct{} // closed when the process is gone
+	once    sync.Once
+	waitMu  sync.Mutex // guards state
+	state   *os.ProcessState
 }
 
 var _ runner.Runner = (*processRunner)(nil)
@@ -86,6 +89,10 @@ func (r *processRunner) Start(ctx context.Context) error {
 	for _, f := range r.theirs {
 		_ = f.Close()
 	}
+	r.started.Store(int64(r.cmd.Process.Pid))
+	if r.killed.Load() {
+		childproc.Kill(r.pid())
+	}
 	// It ends with the process, which its owner ends.
 	go func() {
 		state, _ := r.cmd.Process.Wait() // an error means that it is gone
@@ -122,18 +129,14 @@ func (r *processRunner) exitError() error {
 
 // Kill implements [runner.Runner]. It does not wait.
 func (r *processRunner) Kill(context.Context) error {
+	r.killed.Store(true)
 	if pid := r.pid(); pid != 0 {
 		childproc.Kill(pid)
 	}
 	return nil
 }
 
-func (r *processRunner) pid() int {
-	if r.cmd.Process == nil {
-		return 0
-	}
-	return r.cmd.Process.Pid
-}
+func (r *processRunner) pid() int { return int(r.started.Load()) }
 
 // Stdout implements [runner.Runner].
 func (r *processRunner) Stdout() io.ReadCloser { return &r.stray }

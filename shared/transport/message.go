@@ -344,3 +344,34 @@ func scalar(s []byte) bool {
 	}
 	return json.Valid(s)
 }
+
+// Field returns the value of a top-level key of a message as it is written, or
+// nil. Of a key that occurs twice, the first counts. It does not allocate,
+// unless a key is written with escapes.
+func Field(p []byte, key string) []byte {
+	i := skipSpace(p, 0)
+	if i == len(p) || p[i] != '{' {
+		return nil
+	}
+	for i = skipSpace(p, i+1); i < len(p) && p[i] == '"'; i = skipSpace(p, i+1) {
+		end := skipString(p, i)
+		if end < 0 {
+			return nil
+		}
+		name := unquote(p[i:end])
+		if i = skipSpace(p, end); i >= len(p) || p[i] != ':' {
+			return nil
+		}
+		start := skipSpace(p, i+1)
+		if i = skipValue(p, start); i < 0 {
+			return nil
+		}
+		if string(name) == key {
+			return p[start:i:i]
+		}
+		if i = skipSpace(p, i); i >= len(p) || p[i] != ',' {
+			return nil
+		}
+	}
+	return nil
+}

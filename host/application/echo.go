@@ -1,0 +1,134 @@
+package application
+
+import (
+	"context"
+	"errors"
+	"sync"
+
+	"github.com/transporthost/transporthost/shared/transport"
+)
+
+// Echo is the built-in application: it answers every request with its params
+// as they were written. It answers inside Deliver, without a goroutine and
+// without allocating.
+type Echo struct {
+	buffers sync.Pool
+	late    sync.WaitGroup // goroutines that wait for room on a lossless connection
+	life    context.Context
+	end     context.CancelCauseFunc
+	begun   chan struct{} // closed when life is there
+}
+
+var _ App = (*Echo)(nil)
+
+// NewEcho makes the application.
+func NewEcho() *Echo { return &Echo{begun: make(chan struct{})} }
+
+// Run implements [App].
+func (e *Echo) Run(ctx context.Context) error {
+	e.life, e.end = context.WithCancelCause(ctx)
+	close(e.begun)
+	<-ctx.Done()
+	e.end(context.Cause(ctx))
+	e.late.Wait()
+	return context.Cause(ctx)
+}
+
+// Open implements [App].
+func (e *Echo) Open(c Conn) Session { return &echoSession{app: e, conn: c} }
+
+// Status implements [App].
+func (e *Echo) Status() Status { return Status{Driver: "echo", Ready: true} }
+
+type echoSession struct {
+	app  *Echo
+	conn Conn
+
+	mu     sync.Mutex // guards what follows
+	queue  []lateAnswer
+	closed bool
+}
+
+// A lateAnswer waits for room on a lossless connection.
+type lateAnswer struct {
+	payload []byte
+	size    int // of the request
+}
+
+// Deliver implements [Session].
+func (s *echoSession) Deliver(p []byte, m transport.Message) {
+	if m.Kind != transport.Request {
+		s.conn.Consumed(1, len(p))
+		return
+	}
+	b, ok := s.app.buffers.Get().(*[]byte)
+	if !ok {
+		b = new([]byte)
+	}
+	*b = appendEcho((*b)[:0], p, m.ID)
+	if !s.sendLate(*b, len(p)) {
+		s.conn.Consumed(1, len(p))
+	}
+	if cap(*b) <= transport.WindowBytes {
+		s.app.buffers.Put(b)
+	}
+}
+
+// appendEcho appends the answer to a request.
+func appendEcho(b, request, id []byte) []byte {
+	params := transport.Field(request, "params")
+	if params == nil {
+		params = []byte("null")
+	}
+	b = append(b, `{"jsonrpc":"2.0","id":`...)
+	b = append(b, id...)
+	b = append(b, `,"result":`...)
+	b = append(b, params...)
+	return append(b, '}')
+}
+
+// sendLate sends an answer and reports whether it has to wait. Then it is
+// sent, and its request counted as consumed, by a goroutine that ends when
+// nothing waits any more; the window of the connection bounds what waits.
+func (s *echoSession) sendLate(answer []byte, size int) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.queue) == 0 {
+		if !errors.Is(s.conn.Send(answer), transport.ErrOverloaded) {
+			return false
+		}
+		s.app.late.Go(s.flush)
+	}
+	s.queue = append(s.queue, lateAnswer{payload: append([]byte(nil), answer...), size: size})
+	return true
+}
+
+func (s *echoSession) flush() {
+	<-s.app.begun
+	for {
+		s.mu.Lock()
+		if len(s.queue) == 0 || s.closed {
+			s.queue = nil
+			s.mu.Unlock()
+			return
+		}
+		a := s.queue[0]
+		s.mu.Unlock()
+		if s.conn.SendWait(s.app.life, a.payload) == nil {
+			s.conn.Consumed(1, a.size)
+		}
+		s.mu.Lock()
+		s.queue = s.queue[1:]
+		s.mu.Unlock()
+		if s.app.life.Err() != nil {
+			s.Closed(transport.CloseReason{})
+		}
+	}
+}
+
+// Closed implements [Session].
+func (s *echoSession) Closed(transport.CloseReason) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closed = true
+}

@@ -1,0 +1,179 @@
+package supervisor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// Listeners are the sockets of one plugin instance. The host binds them and
+// every process of the instance accepts from them: while none runs, peers wait
+// in the kernel's queue.
+type Listeners struct {
+	list []bound
+}
+
+type bound struct {
+	url  string // with the port that was bound
+	l    net.Listener
+	path string // of a unix socket, removed at the end
+}
+
+// Bind binds the addresses, in their order. On an error nothing stays bound.
+func Bind(ctx context.Context, addresses []string) (*Listeners, error) {
+	ls := &Listeners{}
+	for _, a := range addresses {
+		b, err := bind(ctx, a)
+		if err != nil {
+			_ = ls.Close()
+			return nil, err
+		}
+		ls.list = append(ls.list, b)
+	}
+	return ls, nil
+}
+
+// URLs returns the bound addresses.
+func (ls *Listeners) URLs() []string {
+	if ls == nil {
+		return nil
+	}
+	urls := make([]string, 0, len(ls.list))
+	for _, b := range ls.list {
+		urls = append(urls, b.url)
+	}
+	return urls
+}
+
+// Close stops listening and removes the files of unix sockets.
+func (ls *Listeners) Close() error {
+	if ls == nil {
+		return nil
+	}
+	var errs []error
+	for _, b := range ls.list {
+		errs = append(errs, b.l.Close())
+		if b.path != "" {
+			if err := os.Remove(b.path); err != nil && !errors.Is(err, os.ErrNotExist) {
+				errs = append(errs, err)
+			}
+		}
+	}
+	ls.list = nil
+	return errors.Join(errs...)
+}
+
+// files returns duplicates of the sockets for a process to inherit. Where a
+// process cannot inherit files there are none, and the plugin binds itself:
+// then the host lets go of its own sockets first.
+func (ls *Listeners) files() ([]*os.File, error) {
+	if ls == nil {
+		return nil, nil
+	}
+	if runtime.GOOS == "windows" {
+		return nil, ls.Close()
+	}
+	var files []*os.File
+	for _, b := range ls.list {
+		f, err := b.l.(interface{ File() (*os.File, error) }).File()
+		if err != nil {
+			closeAll(files)
+			return nil, fmt.Errorf("passing the socket of %s: %w", b.url, err)
+		}
+		files = append(files, f)
+	}
+	return files, nil
+}
+
+func closeAll(files []*os.File) {
+	for _, f := range files {
+		_ = f.Close()
+	}
+}
+
+func bind(ctx context.Context, address string) (bound, error) {
+	u, err := url.Parse(address)
+	if err != nil {
+		return bound{}, fmt.Errorf("listening on %q: %w", address, err)
+	}
+	switch u.Scheme {
+	case "ws", "wss":
+		l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", u.Host)
+		if err != nil {
+			return bound{}, describeBind(address, u.Host, err)
+		}
+		u.Host = l.Addr().String()
+		return bound{url: u.String(), l: l}, nil
+	case "unix":
+		l, err := bindUnix(ctx, u.Path)
+		if err != nil {
+			return bound{}, fmt.Errorf("listening on %s: %w", address, err)
+		}
+		return bound{url: address, l: l, path: u.Path}, nil
+	}
+	return bound{}, fmt.Errorf("listening on %q: want ws://HOST:PORT, wss://HOST:PORT or unix:///PATH", address)
+}
+
+func describeBind(address, host string, err error) error {
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		holder := "another process"
+		if h := portHolder(host); h != "" {
+			holder = h
+		}
+		return fmt.Errorf("listening on %s: the port is in use by %s; stop it, or choose another port: %w", address, holder, err)
+	case errors.Is(err, syscall.EACCES):
+		return fmt.Errorf("listening on %s: not allowed; ports below 1024 need a privilege: %w", address, err)
+	}
+	return fmt.Errorf("listening on %s: %w", address, err)
+}
+
+// socketDialTimeout is what a live owner of a unix socket gets to answer.
+const socketDialTimeout = time.Second
+
+// bindUnix binds a unix socket that only this user can reach. A file that a
+// dead process left is replaced (spec 8.5).
+func bindUnix(ctx context.Context, path string) (net.Listener, error) {
+	dir := filepath.Dir(path)
+	if info, err := os.Stat(dir); err != nil {
+		return nil, fmt.Errorf("the directory of the socket: %w; create it first", err)
+	} else if !info.IsDir() {
+		return nil, fmt.Errorf("socket directory path exists and is not a directory: %s", dir)
+	}
+	if info, err := os.Lstat(path); err == nil {
+		if info.Mode()&os.ModeSocket == 0 {
+			return nil, fmt.Errorf("socket path exists and is not a socket: %s", path)
+		}
+		d := net.Dialer{Timeout: socketDialTimeout}
+		if c, err := d.DialContext(ctx, "unix", path); err == nil {
+			_ = c.Close()
+			return nil, fmt.Errorf("socket is already in use at %s: %w", path, syscall.EADDRINUSE)
+		}
+		if err := os.Remove(path); err != nil {
+			return nil, fmt.Errorf("removing the socket file of a dead process: %w", err)
+		}
+	}
+	l, err := (&net.ListenConfig{}).Listen(ctx, "unix", path)
+	if err != nil {
+		if strings.Contains(err.Error(), "invalid argument") && len(path) > 100 {
+			return nil, fmt.Errorf("%w; the path has %d bytes, and the system allows about 107", err, len(path))
+		}
+		return nil, err
+	}
+	// The file is removed by Close, and not when a duplicate is closed.
+	l.(*net.UnixListener).SetUnlinkOnClose(false)
+	if err := os.Chmod(path, 0o600); err != nil {
+		_ = l.Close()
+		_ = os.Remove(path)
+		return nil, err
+	}
+	return l, nil
+}

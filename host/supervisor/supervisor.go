@@ -1,0 +1,387 @@
+package supervisor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/transporthost/transporthost/host/catalog"
+	"github.com/transporthost/transporthost/host/internal/backoff"
+	"github.com/transporthost/transporthost/shared/rpc"
+	"github.com/transporthost/transporthost/shared/transport"
+)
+
+// A Plugin is one plugin instance: a series of processes, one at a time. Its
+// methods may be called from any goroutine.
+type Plugin struct {
+	spec     Spec
+	opts     Options
+	log      hclog.Logger
+	restarts chan restartRequest
+
+	mu      sync.Mutex // guards what follows
+	status  Status
+	link    *rpc.Link // of the ready process; nil while there is none
+	caps    transport.Capabilities
+	refusal error // why it is failed, if the plugin itself refused
+}
+
+type restartRequest struct{ done chan error }
+
+var errRestartRequested = errors.New("restart requested")
+
+// New makes a plugin instance; no process runs before Run.
+func New(spec Spec, opts Options) (*Plugin, error) {
+	opts, err := opts.withDefaults()
+	if err != nil {
+		return nil, fmt.Errorf("supervising %q: %w", spec.Instance, err)
+	}
+	return &Plugin{
+		spec: spec, opts: opts, log: opts.Logger.Named(spec.Instance),
+		restarts: make(chan restartRequest),
+		status:   Status{Instance: spec.Instance, Plugin: spec.Plugin, Path: spec.Path, State: Stopped, Since: time.Now()},
+	}, nil
+}
+
+// Run keeps a process of the plugin running until ctx ends, and returns when
+// nothing of it is left. It is called once, and returns the cause of ctx.
+func (p *Plugin) Run(ctx context.Context) error {
+	b := backoff.New(p.opts.Restart, p.opts.Random)
+	var waiting []restartRequest // answered by the next process's fate
+	answer := func(err error) {
+		for _, r := range waiting {
+			r.done <- err
+		}
+		waiting = nil
+	}
+	for incarnation := 1; ; incarnation++ {
+		p.update(func(s *Status) {
+			s.State, s.Incarnation, s.NextAttempt = Starting, incarnation, nil
+			s.PID, s.Addresses, s.Reported = 0, nil, nil
+			if incarnation > 1 {
+				s.Restarts++
+			}
+		})
+		var readySince time.Time
+		request, err := p.incarnation(ctx, incarnation, func() {
+			readySince = time.Now()
+			answer(nil)
+		})
+		if ctx.Err() != nil {
+			answer(transport.ErrStopping)
+			p.opts.Sessions.Abandon(p.spec.Instance, transport.CloseReason{Code: transport.CloseGoingAway})
+			p.update(func(s *Status) { s.State, s.PID, s.Addresses, s.NextAttempt = Stopped, 0, nil, nil })
+			return context.Cause(ctx)
+		}
+		answer(err)
+		if errors.Is(err, errRestartRequested) {
+			b.Reset()
+			waiting = append(waiting, request)
+			p.update(func(s *Status) { s.Cause, s.Remedy = "restarted by a person", "" })
+			continue
+		}
+		var uptime time.Duration
+		if !readySince.IsZero() {
+			uptime = time.Since(readySince)
+		}
+		wait, giveUp := b.Failed(time.Now(), uptime)
+		if refused(err) {
+			p.mu.Lock()
+			p.refusal = err
+			p.mu.Unlock()
+			giveUp = true
+		}
+		if r, ok := p.pause(ctx, err, wait, giveUp, b.Failures()); ok {
+			b.Reset()
+			waiting = append(waiting, r)
+		}
+	}
+}
+
+// refused reports whether a plugin said itself that it will not start, or may
+// not: trying again would change nothing.
+func refused(err error) bool {
+	return errors.Is(err, transport.ErrInvalidConfig) || errors.Is(err, transport.ErrPermissionDenied) ||
+		errors.Is(err, catalog.ErrChecksum)
+}
+
+// pause waits before the next process: for wait, or if it is given up, until a
+// person asks. It returns the person's request.
+func (p *Plugin) pause(ctx context.Context, cause error, wait time.Duration, giveUp bool, failures int) (restartRequest, bool) {
+	var timer <-chan time.Time
+	if giveUp {
+		p.opts.Sessions.Abandon(p.spec.Instance, transport.Because(transport.ClosePluginLost, "plugin %q failed: %v", p.spec.Instance, cause))
+		p.update(func(s *Status) {
+			s.State, s.PID, s.Addresses = Failed, 0, nil
+			s.Cause = cause.Error()
+			s.Remedy = fmt.Sprintf("mend the cause, then: transporthost plugins restart %s", p.spec.Instance)
+		})
+	} else {
+		t := time.NewTimer(wait)
+		defer t.Stop()
+		timer = t.C
+		next := time.Now().Add(wait)
+		p.update(func(s *Status) {
+			s.State, s.PID, s.Addresses, s.Cause, s.Remedy = BackingOff, 0, nil, cause.Error(), ""
+			s.NextAttempt = &next
+		})
+	}
+	select {
+	case <-timer:
+	case r := <-p.restarts:
+		return r, true
+	case <-ctx.Done():
+	}
+	return restartRequest{}, false
+}
+
+// Restart replaces the process, also of a failed plugin, and returns when the
+// new one is ready, or with why it is not.
+func (p *Plugin) Restart(ctx context.Context) error {
+	r := restartRequest{done: make(chan error, 1)}
+	select {
+	case p.restarts <- r:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	select {
+	case err := <-r.done:
+		return err
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// Refusal returns why the plugin refused to start, or nil. It is final until a
+// restart.
+func (p *Plugin) Refusal() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.status.State != Failed {
+		return nil
+	}
+	return p.refusal
+}
+
+// incarnation runs one process from launch to end. It returns why that ended;
+// with errRestartRequested comes the request.
+func (p *Plugin) incarnation(ctx context.Context, n int, ready func()) (restartRequest, error) {
+	listening, err := p.spec.Listeners.files()
+	if err != nil {
+		return restartRequest{}, err
+	}
+	files := listening
+	var pipes *terminalPipes
+	if p.spec.Terminal != nil {
+		if pipes, err = p.spec.Terminal.connect(ctx); err != nil {
+			closeAll(listening)
+			return restartRequest{}, err
+		}
+		defer pipes.disconnect()
+		files = append(files, pipes.stdin, pipes.stdout)
+	}
+	proc, err := launch(ctx, p.spec, p.opts, p.log, files)
+	closeAll(listening)
+	if pipes != nil {
+		pipes.given()
+	}
+	if err != nil {
+		return restartRequest{}, fmt.Errorf("launching plugin %q: %w", p.spec.Plugin, err)
+	}
+	defer proc.release()
+	p.update(func(s *Status) { s.PID = proc.runner.pid() })
+
+	attachment := p.opts.Sessions.Attach(p.spec.Instance, n, proc.link)
+	linkCtx, cutLink := context.WithCancel(context.WithoutCancel(ctx))
+	linkEnd := make(chan error, 1)
+	go func() {
+		linkEnd <- proc.link.Run(linkCtx, attachment, p.opts.HostCalls(p.spec.Instance, p.reported))
+	}()
+
+	request, err := p.live(ctx, n, proc, attachment, listening, linkEnd, ready)
+
+	p.mu.Lock()
+	p.link = nil
+	p.mu.Unlock()
+	stopping := ctx.Err() != nil || errors.Is(err, errRestartRequested)
+	if stopping {
+		p.update(func(s *Status) { s.State = Stopping })
+		if report := proc.end(ctx, p.opts.DrainTimeout, p.caps); report != "" {
+			p.log.Warn("the plugin did not stop when asked", "incarnation", n, "outcome", report)
+		}
+	}
+	_ = proc.runner.Kill(ctx)
+	cutLink()
+	<-linkEnd
+	reason := transport.CloseReason{Code: transport.CloseGoingAway, Text: "the transport is stopping"}
+	if !stopping {
+		reason = transport.Because(transport.ClosePluginLost, "plugin %q: %v", p.spec.Instance, err)
+	}
+	attachment.Detach(reason, ctx.Err() == nil)
+	return request, err
+}
+
+// live takes a process from its handshake through its life. It returns why
+// that should end, or has ended.
+func (p *Plugin) live(ctx context.Context, n int, proc *process, attachment Attachment, listening []*os.File, linkEnd chan error, ready func()) (restartRequest, error) {
+	if err := p.start(ctx, n, proc, listening, linkEnd); err != nil {
+		return restartRequest{}, err
+	}
+	attachment.Started()
+	p.mu.Lock()
+	p.link = proc.link
+	p.mu.Unlock()
+	ready()
+	return p.watch(ctx, proc, linkEnd)
+}
+
+// start introduces host and process to each other.
+func (p *Plugin) start(ctx context.Context, n int, proc *process, listening []*os.File, linkEnd chan error) error {
+	// A process that dies meanwhile ends the calls: gRPC sees it at once.
+	c, cancel := context.WithTimeout(ctx, transport.DescribeTimeout)
+	defer cancel()
+	d, err := proc.link.Describe(c)
+	if err != nil {
+		return proc.whyGone(fmt.Errorf("describing plugin %q: %w", p.spec.Plugin, err))
+	}
+	config, err := p.opts.Check(p.spec, d)
+	if err != nil {
+		return fmt.Errorf("%w: %w", transport.ErrInvalidConfig, err)
+	}
+	p.mu.Lock()
+	p.caps = d.Capabilities
+	p.mu.Unlock()
+	p.update(func(s *Status) {
+		s.Version, s.Locality, s.Capabilities = d.Version, d.Locality.String(), d.Capabilities.Names()
+	})
+	params := transport.StartParams{
+		Instance: p.spec.Instance, Incarnation: n, Config: config,
+		AuthStrictness: p.opts.Strictness(), Enabled: !p.spec.Disabled, MaxMessageBytes: p.spec.MaxMessageBytes,
+	}
+	if d.Capabilities.Resume {
+		params.Resume = p.opts.Sessions.Resumable(p.spec.Instance)
+	}
+	fd := 3 // the first of ExtraFiles
+	for i := range listening {
+		params.Inherited = append(params.Inherited, transport.Inherited{
+			Name: "listen:" + strconv.Itoa(i), FD: fd, URL: p.spec.Listeners.URLs()[i],
+		})
+		fd++
+	}
+	if p.spec.Terminal != nil {
+		params.Inherited = append(params.Inherited,
+			transport.Inherited{Name: "stdin", FD: fd}, transport.Inherited{Name: "stdout", FD: fd + 1})
+	}
+	c, cancelStart := context.WithTimeout(ctx, transport.StartTimeout)
+	defer cancelStart()
+	result, err := proc.link.Start(c, params)
+	if err != nil {
+		if refused(err) {
+			return err // in the plugin's own words: they are the host's last ones
+		}
+		return proc.whyGone(fmt.Errorf("starting plugin %q: %w", p.spec.Plugin, err))
+	}
+	p.update(func(s *Status) {
+		s.State, s.Addresses, s.Remedy = Ready, result.Addresses, ""
+		if s.Reported != nil && !s.Reported.Ready {
+			s.State, s.Cause, s.Remedy = Degraded, s.Reported.Cause, s.Reported.Remedy
+		}
+	})
+	return nil
+}
+
+// whyGone prefers how a process ended to the error that followed from it.
+func (proc *process) whyGone(err error) error {
+	if proc.wait(deathGrace) {
+		if exit := proc.runner.exitError(); exit != nil {
+			return exit
+		}
+		return fmt.Errorf("exited with status 0: %w", err)
+	}
+	return err
+}
+
+// deathGrace is how far the end of a stream may be ahead of its process's.
+const deathGrace = 200 * time.Millisecond
+
+// watch returns when the process is gone, hangs, or should be ended.
+func (p *Plugin) watch(ctx context.Context, proc *process, linkEnd chan error) (restartRequest, error) {
+	tick := time.NewTicker(p.opts.ProbeInterval)
+	defer tick.Stop()
+	probeCtx, cancel := context.WithCancel(ctx)
+	var probes sync.WaitGroup
+	defer probes.Wait()
+	defer cancel()
+	probed := make(chan error, 1)
+	probing := false
+	answered := time.Now()
+	for {
+		select {
+		case <-ctx.Done():
+			return restartRequest{}, context.Cause(ctx)
+		case r := <-p.restarts:
+			return r, errRestartRequested
+		case <-proc.runner.exited:
+			if err := proc.runner.exitError(); err != nil {
+				return restartRequest{}, err
+			}
+			return restartRequest{}, errors.New("exited with status 0")
+		case err := <-linkEnd:
+			linkEnd <- err // for whoever waits for the link's end
+			return restartRequest{}, proc.whyGone(err)
+		case err := <-probed:
+			if probing = false; err == nil {
+				answered = time.Now()
+			} else {
+				p.log.Debug("probing", "error", err)
+			}
+		case <-tick.C:
+			if silent := time.Since(answered); silent > p.opts.ProbeTimeout {
+				return restartRequest{}, fmt.Errorf("hangs: no answer to a probe for %v", silent.Round(time.Second))
+			}
+			if !probing {
+				probing = true
+				probes.Go(func() {
+					c, cancel := context.WithTimeout(probeCtx, p.opts.ProbeTimeout)
+					defer cancel()
+					probed <- proc.link.Probe(c)
+				})
+			}
+		}
+	}
+}
+
+// ready returns the link of the ready process, and what it can do.
+func (p *Plugin) ready() (*rpc.Link, transport.Capabilities) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.link, p.caps
+}
+
+// SetAuthStrictness tells the process, if there is one and it wants to know.
+func (p *Plugin) SetAuthStrictness(ctx context.Context, s transport.AuthStrictness) error {
+	link, caps := p.ready()
+	if link == nil || !caps.AuthStrictness {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, transport.NotifyTimeout)
+	defer cancel()
+	return link.SetAuthStrictness(ctx, s)
+}
+
+// Drain makes the process accept nothing new, if there is one and it can.
+func (p *Plugin) Drain(ctx context.Context) error {
+	link, caps := p.ready()
+	if link == nil || !caps.Drain {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, p.opts.DrainTimeout)
+	defer cancel()
+	return link.Drain(ctx)
+}

@@ -1,0 +1,411 @@
+//go:build unix
+
+package supervisor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"go.uber.org/goleak"
+
+	"github.com/transporthost/transporthost/host/internal/backoff"
+	"github.com/transporthost/transporthost/host/internal/childproc"
+	pluginsdk "github.com/transporthost/transporthost/plugin-sdk"
+	"github.com/transporthost/transporthost/shared/rpc"
+	"github.com/transporthost/transporthost/shared/transport"
+)
+
+// behaviour is in the environment of a test process that is to be a plugin.
+const behaviour = "TEST_PLUGIN_BEHAVIOUR"
+
+func TestMain(m *testing.M) {
+	if b := os.Getenv(behaviour); b != "" {
+		os.Exit(actAsPlugin(b))
+	}
+	goleak.VerifyTestMain(m)
+}
+
+// testPlugin is a transport with, at most, one defect.
+type testPlugin struct{ behaviour string }
+
+func (p testPlugin) Describe() pluginsdk.Description {
+	if p.behaviour == "hangs in Describe" {
+		select {}
+	}
+	return pluginsdk.Description{Name: "test", Version: "1.2.3", Locality: pluginsdk.Local}
+}
+
+func (p testPlugin) Serve(ctx context.Context, h *pluginsdk.Host) error {
+	switch p.behaviour {
+	case "refuses its config":
+		return fmt.Errorf("%w: colour is %q, want red", pluginsdk.ErrInvalidConfig, "blue")
+	case "hangs in Start":
+		<-ctx.Done()
+		return nil
+	case "ends after Ready":
+		h.Ready()
+		return errors.New("the moon is full")
+	case "has a grandchild":
+		c := exec.Command("sleep", "1000")
+		if err := c.Start(); err != nil {
+			return err
+		}
+		h.Ready(fmt.Sprintf("pid:%d", c.Process.Pid))
+		<-ctx.Done()
+		return nil
+	}
+	h.Ready("test:")
+	<-ctx.Done()
+	if p.behaviour == "hangs in Stop" {
+		select {}
+	}
+	return nil
+}
+
+func (p testPlugin) Drain(ctx context.Context) error {
+	if p.behaviour == "hangs in Drain" {
+		<-ctx.Done()
+	}
+	return nil
+}
+
+func actAsPlugin(b string) int {
+	switch b {
+	case "prints rubbish":
+		fmt.Println("hello, I am a web server")
+		select {}
+	case "exits at once":
+		return 3
+	case "hangs before the handshake":
+		select {}
+	case "ignores SIGTERM and its lifeline":
+		return pluginsdk.Main(testPlugin{"hangs in Stop"})
+	}
+	return pluginsdk.Main(testPlugin{b})
+}
+
+// sessions is the router's part, as far as a test without peers needs it.
+type sessions struct {
+	mu      sync.Mutex
+	reasons []transport.CloseReason
+}
+
+func (s *sessions) Attach(string, int, *rpc.Link) Attachment { return &attachment{s: s} }
+func (s *sessions) Resumable(string) []transport.Resume      { return nil }
+func (s *sessions) Abandon(string, transport.CloseReason)    {}
+
+type attachment struct {
+	rpc.Events
+	s *sessions
+}
+
+func (a *attachment) EndBatch() {}
+func (a *attachment) Started()  {}
+func (a *attachment) Detach(r transport.CloseReason, _ bool) {
+	a.s.mu.Lock()
+	defer a.s.mu.Unlock()
+	a.s.reasons = append(a.s.reasons, r)
+}
+
+type hostCalls struct {
+	rpc.HostCalls
+	report func(transport.Status)
+}
+
+func (c hostCalls) ReportStatus(s transport.Status) { c.report(s) }
+
+type rig struct {
+	t        *testing.T
+	plugin   *Plugin
+	sessions *sessions
+	changed  chan struct{}
+	stop     func()
+	dir      string
+}
+
+// start runs a plugin instance that behaves so until the test ends.
+func start(t *testing.T, b string, change func(*Spec, *Options)) *rig {
+	t.Helper()
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir, err := os.MkdirTemp("", "sup")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &rig{t: t, sessions: &sessions{}, changed: make(chan struct{}, 1), dir: dir}
+	starter := childproc.NewStarter()
+	spec := Spec{Instance: "test", Plugin: "test", Path: exe, Env: map[string]string{behaviour: b}}
+	opts := Options{
+		Sessions: r.sessions, Starter: starter, RuntimeDir: dir,
+		HostCalls: func(_ string, report func(transport.Status)) rpc.HostCalls { return hostCalls{report: report} },
+		Logger:    hclog.New(&hclog.LoggerOptions{Level: hclog.Info, Output: t.Output()}),
+		Changed: func(string) {
+			select {
+			case r.changed <- struct{}{}:
+			default:
+			}
+		},
+		Restart: backoff.Policy{Min: time.Millisecond, Max: 5 * time.Millisecond, ResetAfter: time.Minute, GiveUpAfter: 3, GiveUpWindow: time.Minute},
+	}
+	if change != nil {
+		change(&spec, &opts)
+	}
+	if r.plugin, err = New(spec, opts); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	starterCtx, stopStarter := context.WithCancel(context.Background())
+	wg.Go(func() { _ = starter.Run(starterCtx) })
+	done := make(chan struct{})
+	wg.Go(func() {
+		defer close(done)
+		_ = r.plugin.Run(ctx)
+	})
+	r.stop = sync.OnceFunc(func() {
+		cancel()
+		<-done
+		stopStarter()
+		wg.Wait()
+	})
+	t.Cleanup(func() {
+		r.stop()
+		left, err := os.ReadDir(dir)
+		if err != nil || len(left) > 0 {
+			t.Errorf("left in the runtime directory: %v, %v", left, err)
+		}
+		_ = os.RemoveAll(dir)
+	})
+	return r
+}
+
+// await waits for a status that ok accepts.
+func (r *rig) await(what string, ok func(Status) bool) Status {
+	r.t.Helper()
+	deadline := time.After(30 * time.Second)
+	for {
+		s := r.plugin.Status()
+		if ok(s) {
+			return s
+		}
+		select {
+		case <-r.changed:
+		case <-time.After(10 * time.Millisecond): // a change that is not of state is not told
+		case <-deadline:
+			r.t.Fatalf("never %s; status is %+v", what, s)
+		}
+	}
+}
+
+func isReady(s Status) bool { return s.State == Ready }
+
+func gone(pid int) bool { return errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) }
+
+func TestHealthyPluginStartsAndStops(t *testing.T) {
+	r := start(t, "healthy", nil)
+	s := r.await("ready", isReady)
+	if s.Version != "1.2.3" || s.Incarnation != 1 || s.PID == 0 || fmt.Sprint(s.Addresses) != "[test:]" || fmt.Sprint(s.Capabilities) != "[drain]" {
+		t.Errorf("status %+v", s)
+	}
+	began := time.Now()
+	r.stop()
+	if d := time.Since(began); d > 5*time.Second {
+		t.Errorf("stopping took %v", d)
+	}
+	if !gone(s.PID) {
+		t.Errorf("process %d is still there", s.PID)
+	}
+	if s := r.plugin.Status(); s.State != Stopped {
+		t.Errorf("state %q after Run", s.State)
+	}
+}
+
+func TestKilledPluginIsReplaced(t *testing.T) {
+	r := start(t, "healthy", nil)
+	first := r.await("ready", isReady)
+	if err := syscall.Kill(first.PID, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	second := r.await("ready again", func(s Status) bool { return s.State == Ready && s.Incarnation == 2 })
+	if second.PID == first.PID || second.Restarts != 1 || !strings.Contains(second.Cause, "killed by signal 9") {
+		t.Errorf("status %+v, want the cause", second)
+	}
+	if !gone(first.PID) {
+		t.Errorf("process %d is still there", first.PID)
+	}
+	r.sessions.mu.Lock()
+	defer r.sessions.mu.Unlock()
+	if len(r.sessions.reasons) != 1 || r.sessions.reasons[0].Code != transport.ClosePluginLost {
+		t.Errorf("the router heard %v", r.sessions.reasons)
+	}
+}
+
+func TestStoppedPluginIsFoundAndReplaced(t *testing.T) {
+	r := start(t, "healthy", func(_ *Spec, o *Options) {
+		o.ProbeInterval, o.ProbeTimeout = 50*time.Millisecond, 300*time.Millisecond
+	})
+	first := r.await("ready", isReady)
+	if err := syscall.Kill(first.PID, syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	second := r.await("ready again", func(s Status) bool { return s.State == Ready && s.Incarnation == 2 })
+	if !strings.Contains(second.Cause, "hangs") {
+		t.Errorf("cause %q, want that it hangs", second.Cause)
+	}
+	if !gone(first.PID) {
+		t.Errorf("process %d is still there", first.PID)
+	}
+}
+
+func TestDefectivePlugins(t *testing.T) {
+	for _, tt := range []struct {
+		behaviour string
+		cause     string // part of it, once given up
+	}{
+		{"prints rubbish", `not a plugin: its first line on stdout is "hello, I am a web server"`},
+		{"exits at once", "it ended before the handshake: exited with status 3"},
+		{"hangs before the handshake", "no handshake in time"},
+		{"refuses its config", `invalid configuration: colour is "blue", want red`},
+		{"ends after Ready", "exited with status 1"},
+	} {
+		t.Run(tt.behaviour, func(t *testing.T) {
+			t.Parallel()
+			r := start(t, tt.behaviour, func(_ *Spec, o *Options) {
+				if strings.HasPrefix(tt.behaviour, "hangs") {
+					o.LaunchTimeout = 300 * time.Millisecond
+				}
+			})
+			s := r.await("failed", func(s Status) bool { return s.State == Failed })
+			if !strings.Contains(s.Cause, tt.cause) || s.Remedy == "" {
+				t.Errorf("cause %q, remedy %q; want a cause with %q", s.Cause, s.Remedy, tt.cause)
+			}
+			if want := tt.behaviour == "refuses its config"; errors.Is(r.plugin.Refusal(), transport.ErrInvalidConfig) != want {
+				t.Errorf("Refusal() = %v", r.plugin.Refusal())
+			}
+		})
+	}
+}
+
+func TestStubbornPluginsAreStoppedInTime(t *testing.T) {
+	for _, b := range []string{"hangs in Drain", "hangs in Stop", "hangs in Start", "hangs in Describe"} {
+		t.Run(b, func(t *testing.T) {
+			t.Parallel()
+			r := start(t, b, nil)
+			s := r.await("running", func(s Status) bool {
+				return s.PID != 0 && (s.State == Ready || strings.HasSuffix(b, "Start") || strings.HasSuffix(b, "Describe"))
+			})
+			began := time.Now()
+			r.stop()
+			if d := time.Since(began); d > 6*time.Second {
+				t.Errorf("stopping took %v, want at most 5 s and the machine's part", d)
+			}
+			if !gone(s.PID) {
+				t.Errorf("process %d is still there", s.PID)
+			}
+		})
+	}
+}
+
+func TestGrandchildrenEndWithTheirPlugin(t *testing.T) {
+	r := start(t, "has a grandchild", nil)
+	s := r.await("ready", isReady)
+	var grandchild int
+	if _, err := fmt.Sscanf(s.Addresses[0], "pid:%d", &grandchild); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Kill(s.PID, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	r.await("ready again", func(s Status) bool { return s.State == Ready && s.Incarnation == 2 })
+	if !zombieOrGone(grandchild) {
+		t.Errorf("grandchild %d outlived its plugin", grandchild)
+	}
+}
+
+// zombieOrGone reports whether a process that is not ours to wait for is dead.
+func zombieOrGone(pid int) bool {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	return err != nil || strings.Contains(string(stat), ") Z ")
+}
+
+func TestRestartByAPerson(t *testing.T) {
+	r := start(t, "healthy", nil)
+	r.await("ready", isReady)
+	if err := r.plugin.Restart(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if s := r.plugin.Status(); s.State != Ready || s.Incarnation != 2 {
+		t.Errorf("status after Restart: %+v", s)
+	}
+}
+
+func TestFailedPluginCanBeRestarted(t *testing.T) {
+	r := start(t, "exits at once", nil)
+	r.await("failed", func(s Status) bool { return s.State == Failed })
+	if err := r.plugin.Restart(t.Context()); err == nil || !strings.Contains(err.Error(), "status 3") {
+		t.Errorf("Restart of a plugin that still fails: %v", err)
+	}
+}
+
+func TestPinnedChecksum(t *testing.T) {
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	sum := strings.Repeat("0", 64)
+	r := start(t, "healthy", func(s *Spec, _ *Options) { s.SHA256 = sum })
+	s := r.await("failed", func(s Status) bool { return s.State == Failed })
+	if !strings.Contains(s.Cause, filepath.Base(exe)) || !strings.Contains(s.Cause, "is pinned") {
+		t.Errorf("cause %q", s.Cause)
+	}
+	out, err := exec.Command("sha256sum", exe).Output()
+	if err != nil {
+		t.Skip("no sha256sum to compare with")
+	}
+	r = start(t, "healthy", func(s *Spec, _ *Options) { s.SHA256 = strings.Fields(string(out))[0] })
+	r.await("ready", isReady)
+}
+
+func TestProbe(t *testing.T) {
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	starter := childproc.NewStarter()
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_ = starter.Run(ctx)
+	}()
+	defer func() {
+		cancel()
+		<-done
+	}()
+	dir, err := os.MkdirTemp("", "sup")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	opts := Options{Starter: starter, RuntimeDir: dir}
+	d, err := Probe(t.Context(), Spec{Path: exe, Env: map[string]string{behaviour: "healthy"}}, opts)
+	if err != nil || d.Version != "1.2.3" {
+		t.Errorf("Probe = %+v, %v", d, err)
+	}
+	_, err = Probe(t.Context(), Spec{Path: "/bin/true"}, opts)
+	if err == nil || !strings.Contains(err.Error(), "it ended before the handshake") {
+		t.Errorf("Probe of /bin/true: %v", err)
+	}
+}

@@ -1,0 +1,237 @@
+package supervisor
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/transporthost/transporthost/shared/transport"
+)
+
+// A Terminal is the user's stdin and stdout. The host keeps both, and gives
+// each process of the stdio plugin a pair of pipes: what the user wrote is fed
+// again to the next process from where the host had accepted it, and only
+// whole frames reach the user, wherever a process dies.
+type Terminal struct {
+	in      io.Reader
+	out     io.Writer
+	framing transport.Framing
+	limit   int // bytes of input that are kept
+
+	mu      sync.Mutex // guards what follows
+	kept    []byte     // input that is not accepted yet
+	start   int64      // offset of kept in the input
+	ended   error      // of the input: io.EOF, or why it cannot be read
+	changed chan struct{}
+}
+
+// keptSlack is what is kept of the input beyond one message of the largest
+// size.
+const keptSlack = 1 << 20
+
+// NewTerminal makes one; nothing is read before Run.
+func NewTerminal(in io.Reader, out io.Writer, f transport.Framing, maxMessageBytes int) *Terminal {
+	return &Terminal{in: in, out: out, framing: f, limit: maxMessageBytes + keptSlack, changed: make(chan struct{})}
+}
+
+// signalLocked wakes everybody who waits for a change.
+func (t *Terminal) signalLocked() {
+	close(t.changed)
+	t.changed = make(chan struct{})
+}
+
+// Run reads the input until its end or ctx's. It returns with ctx; a read that
+// cannot be interrupted (a terminal's) goes on until the process ends.
+func (t *Terminal) Run(ctx context.Context) error {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		t.read(ctx)
+	}()
+	<-ctx.Done()
+	if f, ok := t.in.(interface{ SetReadDeadline(time.Time) error }); ok && f.SetReadDeadline(time.Now()) == nil {
+		<-done
+	}
+	return context.Cause(ctx)
+}
+
+func (t *Terminal) read(ctx context.Context) {
+	buf := make([]byte, 64<<10)
+	for {
+		for {
+			t.mu.Lock()
+			full, changed := len(t.kept) >= t.limit, t.changed
+			t.mu.Unlock()
+			if !full {
+				break
+			}
+			select {
+			case <-changed:
+			case <-ctx.Done():
+				return
+			}
+		}
+		n, err := t.in.Read(buf)
+		if ctx.Err() != nil {
+			return
+		}
+		t.mu.Lock()
+		t.kept = append(t.kept, buf[:n]...)
+		if err != nil {
+			t.ended = err
+		}
+		t.signalLocked()
+		t.mu.Unlock()
+		if err != nil {
+			return
+		}
+	}
+}
+
+// Accepted says that the host has the messages up to cursor, the offset in the
+// input that the plugin told.
+func (t *Terminal) Accepted(cursor transport.Cursor) {
+	offset, err := strconv.ParseInt(string(cursor), 10, 64)
+	if err != nil {
+		return // another plugin's cursor; nothing is forgotten
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	n := offset - t.start
+	if n <= 0 || n > int64(len(t.kept)) {
+		return
+	}
+	t.kept = append(t.kept[:0], t.kept[n:]...)
+	t.start = offset
+	t.signalLocked()
+}
+
+// A terminalPipes is the terminal of one process.
+type terminalPipes struct {
+	t             *Terminal
+	stdin, stdout *os.File // the process's ends, until it has them
+	feed          *os.File // our end of its stdin
+	drain         *os.File // our end of its stdout
+	pumps         sync.WaitGroup
+	cancel        context.CancelFunc
+}
+
+// connect makes the pipes of a process and starts to pump. The input begins
+// with what is not accepted.
+func (t *Terminal) connect(ctx context.Context) (*terminalPipes, error) {
+	p := &terminalPipes{t: t}
+	var err error
+	if p.stdin, p.feed, err = os.Pipe(); err != nil {
+		return nil, fmt.Errorf("making the pipes of the terminal: %w", err)
+	}
+	if p.drain, p.stdout, err = os.Pipe(); err != nil {
+		closeAll([]*os.File{p.stdin, p.feed})
+		return nil, fmt.Errorf("making the pipes of the terminal: %w", err)
+	}
+	ctx, p.cancel = context.WithCancel(context.WithoutCancel(ctx))
+	p.pumps.Go(func() { p.pumpIn(ctx) })
+	p.pumps.Go(p.pumpOut)
+	return p, nil
+}
+
+// given closes the process's ends here, once it has them.
+func (p *terminalPipes) given() { closeAll([]*os.File{p.stdin, p.stdout}) }
+
+// disconnect ends the pumps. What the process wrote before its death still
+// reaches the user, as far as it is whole.
+func (p *terminalPipes) disconnect() {
+	p.given()
+	p.cancel()
+	_ = p.feed.SetWriteDeadline(time.Now())
+	// A grandchild may hold the write end: the rest is not waited for.
+	_ = p.drain.SetReadDeadline(time.Now().Add(outputGrace))
+	p.pumps.Wait()
+	closeAll([]*os.File{p.feed, p.drain})
+}
+
+func (p *terminalPipes) pumpIn(ctx context.Context) {
+	t := p.t
+	t.mu.Lock()
+	offset := t.start
+	t.mu.Unlock()
+	var buf []byte
+	for {
+		t.mu.Lock()
+		// What is accepted was written here, or to a process before this one.
+		offset = max(offset, t.start)
+		fresh := t.kept[offset-t.start:]
+		ended, changed := t.ended, t.changed
+		buf = append(buf[:0], fresh[:min(len(fresh), 64<<10)]...)
+		t.mu.Unlock()
+		switch {
+		case len(buf) > 0:
+			n, err := p.feed.Write(buf)
+			offset += int64(n)
+			if err != nil {
+				return // the process is gone; the next one gets it
+			}
+		case ended != nil:
+			_ = p.feed.Close() // the process sees the end of its input
+			return
+		default:
+			select {
+			case <-changed:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}
+}
+
+func (p *terminalPipes) pumpOut() {
+	if p.t.framing == transport.ContentLength {
+		p.pumpFrames()
+		return
+	}
+	var rest []byte // of a line that is not complete
+	buf := make([]byte, 64<<10)
+	for {
+		n, err := p.drain.Read(buf)
+		if i := bytes.LastIndexByte(buf[:n], '\n'); i >= 0 {
+			if len(rest) > 0 {
+				rest = append(rest, buf[:i+1]...)
+				p.write(rest)
+				rest = nil
+			} else {
+				p.write(buf[:i+1])
+			}
+			rest = append(rest, buf[i+1:n]...)
+		} else {
+			rest = append(rest, buf[:n]...)
+		}
+		if err != nil {
+			return
+		}
+	}
+}
+
+func (p *terminalPipes) pumpFrames() {
+	r := transport.NewFrameReader(p.drain, transport.ContentLength, p.t.limit)
+	var frame []byte
+	for {
+		payload, err := r.Next()
+		if _, tooLarge := errors.AsType[*transport.OversizeError](err); tooLarge {
+			continue // the host sends none; a defective plugin's is not passed on
+		}
+		if err != nil {
+			return
+		}
+		frame = transport.AppendFrame(frame[:0], payload, transport.ContentLength)
+		p.write(frame)
+	}
+}
+
+// write blocks while the user does not read. An error means that nobody will:
+// the plugin goes on, and the host is ended by other signs.
+func (p *terminalPipes) write(b []byte) { _, _ = p.t.out.Write(b) }
