@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"context"
 	"math"
 	"os"
 	"strings"
@@ -15,12 +14,12 @@ import (
 // in the place of the host the coalescing one.
 func TestMain(m *testing.M) {
 	if len(os.Args) > 1 {
-		switch args := os.Args[1:]; args[0] {
+		switch os.Args[1] {
 		case "run":
-			args = []string{"serve", "coalescing"}
-			fallthrough
+			os.Args = []string{os.Args[0], "serve", "coalescing"}
+			main()
 		case "serve":
-			os.Exit(run(context.Background(), args, os.Stdin, os.Stdout, os.Stderr))
+			main()
 		}
 	}
 	goleak.VerifyTestMain(m)
@@ -32,7 +31,7 @@ func TestBenchMeasuresRealServers(t *testing.T) {
 		t.Fatal(err)
 	}
 	var out, log bytes.Buffer
-	code := run(t.Context(), []string{"-host", self, "-rounds", "1", "-duration", "100ms", "-idle", "50",
+	code := run(t.Context(), []string{"-host", self, "-rounds", "1", "-duration", "100ms", "-idle", "50", "-pause", "100ms",
 		"-only", "^(1x1x100B|10x2x64KiB|5 of 25|idle|start)"}, nil, &out, &log)
 	if code != 0 {
 		t.Fatalf("got status %d:\n%s%s", code, out.String(), log.String())

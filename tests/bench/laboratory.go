@@ -19,7 +19,8 @@ type laboratory struct {
 	self     string // this program, which is the baselines too
 	rounds   int
 	duration time.Duration
-	idle     int
+	idle     int           // connections of the row about idle peers
+	pause    time.Duration // before their memory is read
 	log      io.Writer
 }
 
@@ -182,7 +183,7 @@ func (b *laboratory) idleCost(ctx context.Context, s *server) (kib float64, err 
 	select {
 	case <-ctx.Done():
 		return 0, context.Cause(ctx)
-	case <-time.After(idlePause):
+	case <-time.After(b.pause):
 	}
 	after, err := load.ReadMemory(s.pid)
 	if err != nil {

@@ -78,6 +78,7 @@ func bench(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	flags.IntVar(&b.rounds, "rounds", 5, "measurements of every row; the median counts")
 	flags.DurationVar(&b.duration, "duration", 2*time.Second, "length of one measurement")
 	flags.IntVar(&b.idle, "idle", 10_000, "connections of the row about idle peers")
+	flags.DurationVar(&b.pause, "pause", 5*time.Second, "how long they are left alone before memory is read")
 	flags.StringVar(&b.host, "host", defaultHost(), "the `program` that is measured")
 	only := flags.String("only", "", "measure only rows whose name matches this `regexp`")
 	check := flags.Bool("check", false, "fail if a row is below its floor")

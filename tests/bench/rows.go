@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"time"
 
 	"github.com/transporthost/transporthost/tests/bench/servers"
 	"github.com/transporthost/transporthost/tests/load"
@@ -91,6 +90,3 @@ var (
 	killedFloor            = floor{atMost: 100} // ms
 	startedFloor           = floor{atMost: 300} // ms
 )
-
-// idlePause is how long idle peers are left alone before memory is read.
-const idlePause = 5 * time.Second
