@@ -13,11 +13,10 @@ import (
 
 // stalled are peers that send and never read.
 type stalled struct {
-	sockets []*Socket
-	done    chan struct{}
-	once    sync.Once
-	sent    atomic.Int64
-	closed  atomic.Int64
+	done   chan struct{}
+	once   sync.Once
+	sent   atomic.Int64
+	closed atomic.Int64
 }
 
 func newStalled() *stalled { return &stalled{done: make(chan struct{})} }

@@ -51,5 +51,5 @@ func (s shop) buildOne(ctx context.Context, dir, out string) error {
 	if runtime.GOOS == "windows" {
 		out += ".exe"
 	}
-	return s.do(ctx, nil, "go", "build", "-trimpath", "-o", filepath.FromSlash(out), "./"+dir)
+	return s.do(ctx, nil, "go", "build", "-o", filepath.FromSlash(out), "./"+dir)
 }
