@@ -34,7 +34,9 @@ func NewFrameReader(r io.Reader, f Framing, maxBytes int) *FrameReader {
 }
 
 // AppendFrame is [transport.AppendFrame].
-func AppendFrame(dst, payload []byte, f Framing) []byte { return transport.AppendFrame(dst, payload, f) }
+func AppendFrame(dst, payload []byte, f Framing) []byte {
+	return transport.AppendFrame(dst, payload, f)
+}
 
 // AppendError is [transport.AppendError].
 func AppendError(b, id []byte, code int, message string) []byte {

@@ -98,16 +98,16 @@ type Options struct {
 func (o Options) withDefaults() (Options, error) {
 	var errs []error
 	if o.Sessions == nil {
-		errs = append(errs, errors.New("Sessions is required"))
+		errs = append(errs, errors.New("option Sessions is required"))
 	}
 	if o.Starter == nil {
-		errs = append(errs, errors.New("Starter is required"))
+		errs = append(errs, errors.New("option Starter is required"))
 	}
 	if o.HostCalls == nil {
-		errs = append(errs, errors.New("HostCalls is required"))
+		errs = append(errs, errors.New("option HostCalls is required"))
 	}
 	if o.RuntimeDir == "" {
-		errs = append(errs, errors.New("RuntimeDir is required"))
+		errs = append(errs, errors.New("option RuntimeDir is required"))
 	}
 	// 108 bytes less what go-plugin appends: /plugin-dirNNNNNNNNNN/pluginNNNNNNNNNN.
 	if n := len(o.RuntimeDir); n > 60 {

@@ -1,0 +1,10 @@
+# Short names for `go run ./tools/dev COMMAND`, which works without make.
+DEV = go run ./tools/dev
+
+.PHONY: build run test bench generate fuzz clean
+
+build run test bench generate clean:
+	@$(DEV) $@
+
+fuzz:
+	@$(DEV) fuzz $(or $(FUZZTIME),10s)

@@ -1,0 +1,153 @@
+package pluginsdktest
+
+import (
+	"context"
+
+	"github.com/transporthost/transporthost/shared/rpc"
+	"github.com/transporthost/transporthost/shared/transport"
+)
+
+// This file is what the link calls: the host's end of both streams.
+var (
+	_ rpc.Events    = (*Host)(nil)
+	_ rpc.HostCalls = (*Host)(nil)
+)
+
+// Opened implements [rpc.Events].
+func (h *Host) Opened(conn transport.ConnID, o transport.Opened) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.windows[conn] == nil {
+		h.windows[conn] = &windows{}
+	}
+	h.add(Event{Conn: conn, Opened: &o})
+}
+
+// Received implements [rpc.Events].
+func (h *Host) Received(conn transport.ConnID, piece []byte, cursor transport.Cursor, more bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	w := h.windows[conn]
+	if w == nil {
+		h.t.Errorf("message on connection %d, which is not open", conn)
+		return
+	}
+	credit, err := w.fromPeer.Arrived(len(piece), more)
+	if err != nil {
+		h.t.Errorf("connection %d: %v", conn, err)
+		return
+	}
+	h.returnLocked(conn, credit)
+	whole := append(h.joined[conn], piece...)
+	if more {
+		h.joined[conn] = whole
+		return
+	}
+	delete(h.joined, conn)
+	if !h.stalled {
+		h.returnLocked(conn, w.fromPeer.Consumed(1, len(whole)))
+	}
+	h.add(Event{Conn: conn, Message: whole, Cursor: cursor})
+}
+
+func (h *Host) returnLocked(conn transport.ConnID, c transport.Credit) {
+	if c != (transport.Credit{}) {
+		h.link.Credit(conn, c)
+	}
+}
+
+// Acked implements [rpc.Events].
+func (h *Host) Acked(conn transport.ConnID, seq transport.Seq) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.add(Event{Conn: conn, Acked: seq})
+}
+
+// Checkpoint implements [rpc.Events].
+func (h *Host) Checkpoint(conn transport.ConnID, data []byte) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.add(Event{Conn: conn, Check: append([]byte{}, data...)})
+	h.link.Checkpointed(conn)
+}
+
+// Finished implements [rpc.Events].
+func (h *Host) Finished(conn transport.ConnID) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.add(Event{Conn: conn, Finish: true})
+}
+
+// Closed implements [rpc.Events].
+func (h *Host) Closed(conn transport.ConnID, r transport.CloseReason) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	delete(h.windows, conn)
+	h.add(Event{Conn: conn, Closed: &r})
+}
+
+// Credit implements [rpc.Events].
+func (h *Host) Credit(conn transport.ConnID, c transport.Credit) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	w := h.windows[conn]
+	if w == nil {
+		return
+	}
+	if err := w.toPeer.Return(c); err != nil {
+		h.t.Errorf("connection %d: %v", conn, err)
+	}
+	h.flushLocked(conn, w)
+}
+
+// Unknown implements [rpc.Events].
+func (h *Host) Unknown(conn transport.ConnID) {
+	h.t.Errorf("unknown event on connection %d", conn)
+}
+
+// EndBatch implements [rpc.Events].
+func (h *Host) EndBatch() {}
+
+// Credentials implements [rpc.HostCalls]: none are granted.
+func (h *Host) Credentials(context.Context) (transport.Credentials, error) {
+	return transport.Credentials{}, transport.ErrNotGranted
+}
+
+// RecoverUnauthorized implements [rpc.HostCalls]: none are granted.
+func (h *Host) RecoverUnauthorized(context.Context, uint64) (transport.Credentials, error) {
+	return transport.Credentials{}, transport.ErrNotGranted
+}
+
+// LoadState implements [rpc.HostCalls].
+func (h *Host) LoadState(_ context.Context, key string) ([]byte, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	v, ok := h.state[key]
+	if !ok {
+		return nil, transport.ErrNotFound
+	}
+	return v, nil
+}
+
+// SaveState implements [rpc.HostCalls].
+func (h *Host) SaveState(_ context.Context, key string, value []byte) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.state[key] = value
+	return nil
+}
+
+// DeleteState implements [rpc.HostCalls].
+func (h *Host) DeleteState(_ context.Context, key string) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	delete(h.state, key)
+	return nil
+}
+
+// ReportStatus implements [rpc.HostCalls].
+func (h *Host) ReportStatus(s transport.Status) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.statuses = append(h.statuses, s)
+}

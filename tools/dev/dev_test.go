@@ -1,0 +1,85 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func TestUsage(t *testing.T) {
+	tests := []struct {
+		name string
+		args []string
+		code int
+		want string
+	}{
+		{"nothing", nil, 2, "Usage: go run ./tools/dev"},
+		{"unknown command", []string{"fly"}, 2, `no command "fly"`},
+		{"unknown step", []string{"test", "fly"}, 1, "steps are gofmt, vet, vet-darwin"},
+		{"bad time", []string{"fuzz", "long"}, 1, "one duration"},
+		{"help", []string{"--help"}, 0, "Usage: go run ./tools/dev"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			var out bytes.Buffer
+			if code := run(t.Context(), tt.args, nil, &out, &out); code != tt.code || !strings.Contains(out.String(), tt.want) {
+				t.Errorf("got status %d and %q, want %d and %q", code, out.String(), tt.code, tt.want)
+			}
+		})
+	}
+}
+
+func TestStepsStopAtTheFirstFailure(t *testing.T) {
+	var out bytes.Buffer
+	s := shop{stderr: &out}
+	did := ""
+	do := func(name string, err error) step {
+		return step{name, func(context.Context) error { did += name; return err }}
+	}
+	broken := errors.New("the reason")
+	err := s.steps(t.Context(), []step{do("a", nil), do("b", broken), do("c", nil)})
+	if !errors.Is(err, broken) || !strings.Contains(err.Error(), `step "b" failed`) || did != "ab" {
+		t.Errorf("got %v after steps %q, want the reason of b after ab", err, did)
+	}
+	if strings.Contains(out.String(), "passed") {
+		t.Errorf("a failure is announced as %q", out.String())
+	}
+}
+
+func TestDoNamesTheCommandThatFailed(t *testing.T) {
+	var out bytes.Buffer
+	s := shop{root: t.TempDir(), stdout: &out, stderr: &out}
+	err := s.do(t.Context(), []string{"GOOS=linux"}, "go", "no-such-command")
+	if err == nil || !strings.Contains(err.Error(), `"GOOS=linux go no-such-command"`) {
+		t.Errorf("got %v, want the whole command line in it", err)
+	}
+}
+
+func TestCheckFormatFindsWhatGofmtWouldChange(t *testing.T) {
+	root := t.TempDir()
+	var out bytes.Buffer
+	s := shop{root: root, stdout: &out, stderr: &out}
+	if err := s.do(t.Context(), nil, "git", "init", "-q"); err != nil {
+		t.Fatalf("%v: %s", err, out.String())
+	}
+	write := func(name, content string) {
+		t.Helper()
+		if err := os.WriteFile(filepath.Join(root, name), []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("good.go", "package a\n\nfunc f() {}\n")
+	if err := s.checkFormat(t.Context()); err != nil {
+		t.Errorf("of formatted code: got %v, want nil", err)
+	}
+	write("bad.go", "package a\nfunc  f() {}\n")
+	write("broken.go", "package\n")
+	err := s.checkFormat(t.Context())
+	if err == nil || !strings.Contains(err.Error(), "bad.go") || !strings.Contains(err.Error(), "broken.go") || strings.Contains(err.Error(), "good.go") {
+		t.Errorf("got %v, want complaints about bad.go and broken.go only", err)
+	}
+}
