@@ -77,6 +77,9 @@ func (h *Host) newApplication() (application.App, error) {
 		return application.NewEcho(), nil
 	}
 	a.Command.MaxMessageBytes = h.cfg.MaxMessageBytes
+	if a.Shared {
+		return application.NewShared(a.Command, h.starter, log, h.cfg.Restart)
+	}
 	return application.NewExec(a.Command, h.starter, log)
 }
 

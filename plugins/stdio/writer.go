@@ -16,7 +16,7 @@ type writer struct {
 	out     *os.File
 	framing pluginsdk.Framing
 	conn    *pluginsdk.Conn
-	wake    chan struct{}   // one slot
+	wake    chan struct{} // one slot
 
 	mu       sync.Mutex // guards what follows
 	buf      []byte
