@@ -14,12 +14,17 @@ import (
 	"github.com/transporthost/transporthost/host/config"
 	"github.com/transporthost/transporthost/host/internal/childproc"
 	"github.com/transporthost/transporthost/host/supervisor"
+	"github.com/transporthost/transporthost/shared/transport"
 )
 
 // What the command transporthost needs beyond a Host.
 
 // Flags are what a command line says instead of a file.
 type Flags = config.Flags
+
+// ErrInvalidConfig is returned by Run for a configuration that a plugin cannot
+// use.
+var ErrInvalidConfig = transport.ErrInvalidConfig
 
 // ErrPluginNotFound is returned by Run for a plugin that no directory has.
 var ErrPluginNotFound = catalog.ErrNotFound

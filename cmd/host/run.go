@@ -13,7 +13,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/transporthost/transporthost/host"
-	"github.com/transporthost/transporthost/shared/transport"
 )
 
 type runFlags struct {
@@ -156,7 +155,7 @@ func runHost(ctx context.Context, c *cobra.Command, f runFlags, io streams) erro
 		}
 	}()
 	err = h.Run(ctx)
-	if errors.Is(err, transport.ErrInvalidConfig) || errors.Is(err, host.ErrPluginNotFound) {
+	if errors.Is(err, host.ErrInvalidConfig) || errors.Is(err, host.ErrPluginNotFound) {
 		return usageError{err}
 	}
 	return err
