@@ -88,8 +88,9 @@ func (h *Host) Ready(addresses ...string) {
 // It does not block for long: one small message on the link.
 func (h *Host) ReportStatus(s Status) { h.server.ReportStatus(s) }
 
-// Open announces a new connection. What the host sends on it goes to sink. It
-// returns [ErrLinkClosed] if the host is gone.
+// Open announces a new connection. What the host sends on it goes to sink,
+// perhaps before Open has returned (see [Binder]). It returns [ErrLinkClosed]
+// if the host is gone.
 func (h *Host) Open(o Opened, sink Sink) (*Conn, error) {
 	return h.add(0, sink, func(id ConnID) { h.server.Opened(id, o) })
 }
@@ -115,6 +116,9 @@ func (h *Host) add(id ConnID, sink Sink, announce func(ConnID)) (*Conn, error) {
 		id = h.lastID
 	}
 	c := &Conn{host: h, id: id, sink: sink}
+	if b, ok := sink.(Binder); ok {
+		b.Bind(c)
+	}
 	h.conns[id] = c
 	// under the lock: the events of a connection begin with this one, and
 	// another goroutine may have seen the connection as soon as it is unlocked

@@ -140,3 +140,10 @@ type Sink interface {
 	// the transport calls [Conn.Close].
 	Close(reason CloseReason)
 }
+
+// A Binder is a [Sink] that gets its connection before any other of its methods
+// is called; they may be called before [Host.Open] has returned. Bind must not
+// block, and must not use the connection yet.
+type Binder interface {
+	Bind(c *Conn)
+}

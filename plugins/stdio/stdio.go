@@ -89,9 +89,9 @@ func (Transport) Serve(ctx context.Context, host *pluginsdk.Host) error {
 				return fmt.Errorf("the cursor to resume from is %q: %w", r.Cursor, err)
 			}
 		}
-		w.conn, err = host.Adopt(r, w)
+		_, err = host.Adopt(r, w)
 	} else {
-		w.conn, err = host.Open(pluginsdk.Opened{
+		_, err = host.Open(pluginsdk.Opened{
 			Peer: pluginsdk.Peer{RemoteAddr: "stdio"}, ResumeKey: resumeKey, Lossless: true,
 		}, w)
 	}

@@ -15,8 +15,8 @@ import (
 type writer struct {
 	out     *os.File
 	framing pluginsdk.Framing
-	conn    *pluginsdk.Conn // set before the first call
-	wake    chan struct{}   // one slot
+	conn    *pluginsdk.Conn
+	wake    chan struct{} // one slot
 
 	mu       sync.Mutex // guards what follows
 	buf      []byte
@@ -26,11 +26,17 @@ type writer struct {
 	ending   *pluginsdk.CloseReason // of the host
 }
 
-var _ pluginsdk.Sink = (*writer)(nil)
+var (
+	_ pluginsdk.Sink   = (*writer)(nil)
+	_ pluginsdk.Binder = (*writer)(nil)
+)
 
 func newWriter(out *os.File, f pluginsdk.Framing) *writer {
 	return &writer{out: out, framing: f, wake: make(chan struct{}, 1)}
 }
+
+// Bind implements [pluginsdk.Binder].
+func (w *writer) Bind(c *pluginsdk.Conn) { w.conn = c }
 
 // Message implements [pluginsdk.Sink].
 func (w *writer) Message(seq pluginsdk.Seq, p []byte) {

@@ -34,7 +34,13 @@ type conn struct {
 	timeout *time.Timer           // ends a socket whose peer does not say goodbye
 }
 
-var _ pluginsdk.Sink = (*conn)(nil)
+var (
+	_ pluginsdk.Sink   = (*conn)(nil)
+	_ pluginsdk.Binder = (*conn)(nil)
+)
+
+// Bind implements [pluginsdk.Binder].
+func (c *conn) Bind(link *pluginsdk.Conn) { c.link = link }
 
 // Message implements [pluginsdk.Sink].
 func (c *conn) Message(_ pluginsdk.Seq, p []byte) { c.w.message(p) }

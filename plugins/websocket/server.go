@@ -190,7 +190,7 @@ func (s *server) serve(ws *websocket.Conn, r *http.Request, identity string, add
 	if s.ended {
 		err = pluginsdk.ErrStopping
 	} else {
-		c.link, err = s.host.Open(pluginsdk.Opened{Peer: pluginsdk.Peer{
+		_, err = s.host.Open(pluginsdk.Opened{Peer: pluginsdk.Peer{
 			RemoteAddr: remote, LocalAddr: addr.url, Identity: identity, UserAgent: clip(r.UserAgent(), maxUserAgentLen),
 		}}, c)
 	}

@@ -345,33 +345,54 @@ func scalar(s []byte) bool {
 	return json.Valid(s)
 }
 
-// Field returns the value of a top-level key of a message as it is written, or
+// Field returns the value of a top-level key of an object as it is written, or
 // nil. Of a key that occurs twice, the first counts. It does not allocate,
 // unless a key is written with escapes.
 func Field(p []byte, key string) []byte {
-	i := skipSpace(p, 0)
-	if i == len(p) || p[i] != '{' {
+	start, end, ok := Find(p, key)
+	if !ok {
 		return nil
 	}
+	return p[start:end:end]
+}
+
+// Find returns where the value at a path of keys stands in an object.
+func Find(p []byte, path ...string) (start, end int, ok bool) {
+	end = len(p)
+	for _, key := range path {
+		s, e, found := findKey(p[start:end], key)
+		if !found {
+			return 0, 0, false
+		}
+		start, end = start+s, start+e
+	}
+	return start, end, true
+}
+
+func findKey(p []byte, key string) (start, end int, ok bool) {
+	i := skipSpace(p, 0)
+	if i == len(p) || p[i] != '{' {
+		return 0, 0, false
+	}
 	for i = skipSpace(p, i+1); i < len(p) && p[i] == '"'; i = skipSpace(p, i+1) {
-		end := skipString(p, i)
-		if end < 0 {
-			return nil
+		close := skipString(p, i)
+		if close < 0 {
+			return 0, 0, false
 		}
-		name := unquote(p[i:end])
-		if i = skipSpace(p, end); i >= len(p) || p[i] != ':' {
-			return nil
+		name := unquote(p[i:close])
+		if i = skipSpace(p, close); i >= len(p) || p[i] != ':' {
+			return 0, 0, false
 		}
-		start := skipSpace(p, i+1)
+		start = skipSpace(p, i+1)
 		if i = skipValue(p, start); i < 0 {
-			return nil
+			return 0, 0, false
 		}
 		if string(name) == key {
-			return p[start:i:i]
+			return start, i, true
 		}
 		if i = skipSpace(p, i); i >= len(p) || p[i] != ',' {
-			return nil
+			return 0, 0, false
 		}
 	}
-	return nil
+	return 0, 0, false
 }

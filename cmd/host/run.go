@@ -1,0 +1,184 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/spf13/cobra"
+
+	"github.com/transporthost/transporthost/host"
+)
+
+type runFlags struct {
+	config     string
+	flags      host.Flags
+	pluginDirs []string
+	runtimeDir string
+	logLevel   string
+	logJSON    bool
+}
+
+func newRun(io streams) *cobra.Command {
+	var f runFlags
+	c := &cobra.Command{
+		Use:   "run [flags] [-- PROGRAM [ARGUMENT]...]",
+		Short: "Run an application and its transports",
+		Long: `Runs an application and its transports until SIGINT or SIGTERM: then requests
+in flight are finished, peers are told, and everything ends. A second signal
+ends at once. A host that serves stdin only ends with its input.
+
+Without --config, the transports are those of --listen (default: stdio://), and
+the application is the program behind --.`,
+		Example: `  # an MCP server for one peer on stdin, and for any number over WebSocket
+  transporthost run --listen stdio:// --listen ws://127.0.0.1:4500 -- npx -y @modelcontextprotocol/server-everything
+
+  # one process for all peers
+  transporthost run --listen ws://127.0.0.1:4500 --mode shared -- codex app-server
+
+  # a language server
+  transporthost run --listen ws://127.0.0.1:4500 --framing content-length -- gopls
+
+  # everything from a file
+  transporthost run --config /etc/transporthost/host.hcl`,
+		Args: func(c *cobra.Command, args []string) error {
+			if len(args) > 0 && c.ArgsLenAtDash() != 0 {
+				return usageError{fmt.Errorf("unexpected argument %q; the program goes behind --", args[0])}
+			}
+			return nil
+		},
+		RunE: func(c *cobra.Command, args []string) error {
+			f.flags.Command = args
+			return runHost(c.Context(), c, f, io)
+		},
+	}
+	fl := c.Flags()
+	fl.StringVar(&f.config, "config", "", "configuration `FILE` (HCL); excludes the flags that it stands for")
+	fl.StringArrayVar(&f.flags.Listen, "listen", nil, "`URL` to serve: stdio://, ws://IP:PORT, unix:///PATH; may be repeated")
+	fl.StringVar(&f.flags.Builtin, "builtin", "", "built-in `APPLICATION` instead of a program: echo")
+	fl.StringVar(&f.flags.Mode, "mode", "", "per-connection (one process each, the default) or shared (one for all peers)")
+	fl.StringVar(&f.flags.Framing, "framing", "", "how the program's messages are told apart: ndjson (default) or content-length")
+	fl.BoolVar(&f.flags.Remote, "remote", false, "also serve peers behind a relay (plugin remotecontrol)")
+	fl.StringArrayVar(&f.pluginDirs, "plugin-dir", nil, "`DIR` with the plugins; default: plugins/ beside this program; may be repeated")
+	fl.StringVar(&f.runtimeDir, "runtime-dir", "", "`DIR` for sockets, one per host; default: see transporthost status --help")
+	fl.StringVar(&f.logLevel, "log-level", "info", "trace, debug, info, warn or error")
+	fl.BoolVar(&f.logJSON, "log-json", false, "log lines as JSON")
+	_ = c.RegisterFlagCompletionFunc("mode", cobra.FixedCompletions([]string{"per-connection", "shared"}, cobra.ShellCompDirectiveNoFileComp))
+	_ = c.RegisterFlagCompletionFunc("framing", cobra.FixedCompletions([]string{"ndjson", "content-length"}, cobra.ShellCompDirectiveNoFileComp))
+	_ = c.RegisterFlagCompletionFunc("builtin", cobra.FixedCompletions([]string{"echo"}, cobra.ShellCompDirectiveNoFileComp))
+	_ = c.RegisterFlagCompletionFunc("log-level", cobra.FixedCompletions([]string{"trace", "debug", "info", "warn", "error"}, cobra.ShellCompDirectiveNoFileComp))
+	return c
+}
+
+// loadConfig reads the file, or makes the same of the flags.
+func (f runFlags) loadConfig(c *cobra.Command) (*host.FileConfig, error) {
+	if f.config == "" {
+		cfg, err := host.ConfigFromFlags(f.flags)
+		if err != nil {
+			return nil, usageError{err}
+		}
+		return cfg, nil
+	}
+	for _, name := range []string{"listen", "builtin", "mode", "framing", "remote"} {
+		if c.Flags().Changed(name) {
+			return nil, usageError{fmt.Errorf("--%s and --config exclude each other; the file says it", name)}
+		}
+	}
+	if len(f.flags.Command) > 0 {
+		return nil, usageError{errors.New("a program behind -- and --config exclude each other; the file says it")}
+	}
+	cfg, err := host.LoadConfig(f.config)
+	if err != nil {
+		return nil, usageError{err}
+	}
+	return cfg, nil
+}
+
+func newLogger(f runFlags, io streams) (hclog.Logger, error) {
+	level := hclog.LevelFromString(f.logLevel)
+	if level == hclog.NoLevel {
+		return nil, usageError{fmt.Errorf("--log-level is %q, want trace, debug, info, warn or error", f.logLevel)}
+	}
+	return hclog.New(&hclog.LoggerOptions{Name: "transporthost", Level: level, Output: io.err, JSONFormat: f.logJSON}), nil
+}
+
+func runHost(ctx context.Context, c *cobra.Command, f runFlags, io streams) error {
+	log, err := newLogger(f, io)
+	if err != nil {
+		return err
+	}
+	file, err := f.loadConfig(c)
+	if err != nil {
+		return err
+	}
+	dir, err := resolveRuntimeDir(f.runtimeDir)
+	if err != nil {
+		return err
+	}
+	cfg := file.HostConfig()
+	cfg.PluginDirs, cfg.RuntimeDir, cfg.Logger = f.pluginDirs, dir, log
+	cfg.Stdin, cfg.Stdout = io.in, io.out
+	cfg.AdminListen = file.AdminListen()
+	cfg.Admin = true
+	cfg.Ready = func(s host.Status) { announce(io, s) }
+	h, err := host.New(cfg)
+	if err != nil {
+		return usageError{err}
+	}
+
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	defer signal.Stop(signals)
+	done := make(chan struct{})
+	defer close(done)
+	go func() {
+		for n := 0; ; n++ {
+			select {
+			case s := <-signals:
+				if n > 0 {
+					log.Warn("ending at once", "signal", s.String())
+					h.Abort()
+					return
+				}
+				log.Info("draining", "signal", s.String())
+				stop(fmt.Errorf("%v", s))
+			case <-done:
+				return
+			}
+		}
+	}()
+	err = h.Run(ctx)
+	if errors.Is(err, host.ErrInvalidConfig) || errors.Is(err, host.ErrPluginNotFound) {
+		return usageError{err}
+	}
+	return err
+}
+
+// announce tells people, and programs that read stderr, what is served. Every
+// address has a line "  NAME  ADDRESS"; the last line is "transporthost: ready".
+func announce(io streams, s host.Status) {
+	for _, p := range s.Plugins {
+		for _, a := range p.Addresses {
+			fmt.Fprintf(io.err, "  %-12s %s\n", p.Instance, a)
+		}
+		if p.Cause != "" && len(p.Addresses) == 0 {
+			fmt.Fprintf(io.err, "  %-12s %s: %s\n", p.Instance, p.State, p.Cause)
+		}
+	}
+	fmt.Fprintln(io.err, "transporthost: ready")
+}
+
+// writeJSON prints v, indented.
+func writeJSON(io streams, v any) error {
+	e := json.NewEncoder(io.out)
+	e.SetIndent("", "  ")
+	e.SetEscapeHTML(false)
+	return e.Encode(v)
+}

@@ -1,0 +1,91 @@
+package admin
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
+	"net/url"
+	"path/filepath"
+	"syscall"
+)
+
+// ErrNoHost is returned when no host answers in a runtime directory.
+var ErrNoHost = errors.New("no host is running here")
+
+// maxAnswer bounds what a client reads: the status of tens of thousands of
+// connections.
+const maxAnswer = 64 << 20
+
+// A Client asks the host of a runtime directory.
+type Client struct {
+	path string
+	http *http.Client
+}
+
+// NewClient makes a client; nothing is dialled before the first call.
+func NewClient(dir string) *Client {
+	path := filepath.Join(dir, SocketName)
+	return &Client{path: path, http: &http.Client{Transport: &http.Transport{
+		DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			d := net.Dialer{Timeout: dialTimeout}
+			return d.DialContext(ctx, "unix", path)
+		},
+	}}}
+}
+
+// Status decodes the host's status into v, a *host.Status.
+func (c *Client) Status(ctx context.Context, v any) error {
+	return c.call(ctx, http.MethodGet, "/v1/status", v)
+}
+
+// Connections decodes the list of connections into v.
+func (c *Client) Connections(ctx context.Context, v any) error {
+	return c.call(ctx, http.MethodGet, "/v1/connections", v)
+}
+
+// RestartPlugin replaces a plugin's process and returns when the new one is
+// ready.
+func (c *Client) RestartPlugin(ctx context.Context, name string) error {
+	return c.call(ctx, http.MethodPost, "/v1/plugins/"+url.PathEscape(name)+"/restart", nil)
+}
+
+// SetLogLevel sets the level of the host's log.
+func (c *Client) SetLogLevel(ctx context.Context, level string) error {
+	return c.call(ctx, http.MethodPut, "/v1/log-level/"+url.PathEscape(level), nil)
+}
+
+func (c *Client) call(ctx context.Context, method, path string, v any) error {
+	r, err := http.NewRequestWithContext(ctx, method, "http://host"+path, nil)
+	if err != nil {
+		return fmt.Errorf("asking the host: %w", err)
+	}
+	resp, err := c.http.Do(r)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) {
+		return fmt.Errorf("%w: nobody answers at %s; start one with: transporthost run", ErrNoHost, c.path)
+	}
+	if err != nil {
+		return fmt.Errorf("asking the host: %w", err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
+	if err != nil {
+		return fmt.Errorf("reading the host's answer: %w", err)
+	}
+	if resp.StatusCode != http.StatusOK {
+		return errors.New(string(bytes.TrimSpace(body)))
+	}
+	if v == nil {
+		return nil
+	}
+	if err := json.Unmarshal(body, v); err != nil {
+		return fmt.Errorf("reading the host's answer: %w", err)
+	}
+	return nil
+}

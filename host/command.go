@@ -1,0 +1,186 @@
+package host
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"runtime"
+	"runtime/debug"
+
+	"github.com/transporthost/transporthost/host/admin"
+	"github.com/transporthost/transporthost/host/application"
+	"github.com/transporthost/transporthost/host/catalog"
+	"github.com/transporthost/transporthost/host/config"
+	"github.com/transporthost/transporthost/host/internal/childproc"
+	"github.com/transporthost/transporthost/host/supervisor"
+	"github.com/transporthost/transporthost/shared/transport"
+)
+
+// What the command transporthost needs beyond a Host.
+
+// Flags are what a command line says instead of a file.
+type Flags = config.Flags
+
+// ErrInvalidConfig is returned by Run for a configuration that a plugin cannot
+// use.
+var ErrInvalidConfig = transport.ErrInvalidConfig
+
+// ErrPluginNotFound is returned by Run for a plugin that no directory has.
+var ErrPluginNotFound = catalog.ErrNotFound
+
+// A FileConfig is a configuration in the form of a file.
+type FileConfig struct{ c *config.Config }
+
+// LoadConfig reads a file in HCL. The error has everything that is wrong with
+// it, a line each, with file, line and column.
+func LoadConfig(path string) (*FileConfig, error) {
+	c, err := config.Load(path)
+	return &FileConfig{c}, err
+}
+
+// ConfigFromFlags makes the same of a command line.
+func ConfigFromFlags(f Flags) (*FileConfig, error) {
+	c, err := config.FromFlags(f)
+	return &FileConfig{c}, err
+}
+
+// AdminListen returns the address of the health checks, or "".
+func (f *FileConfig) AdminListen() string { return f.c.Admin.Listen }
+
+// HostConfig returns the Config that the file stands for.
+func (f *FileConfig) HostConfig() Config {
+	a := f.c.Application
+	cfg := Config{
+		Application: Application{
+			Echo: a.Builtin == config.BuiltinEcho, Shared: a.Mode == config.ModeShared,
+			Command: application.Command{Args: a.Command, Env: a.Env, Dir: a.Dir, Framing: a.Framing, StopGrace: a.StopGrace},
+		},
+		MaxMessageBytes: f.c.Limits.MaxMessageBytes, SlowAfter: f.c.Limits.SlowAfter, DrainTimeout: f.c.Limits.DrainTimeout,
+	}
+	for _, t := range f.c.Transports {
+		cfg.Transports = append(cfg.Transports, Transport{
+			Name: t.Name, Plugin: t.Plugin, Listen: t.Listen, SHA256: t.SHA256, Env: t.Env, Disabled: !t.Enabled,
+			Framing: t.Framing(), Config: t.PluginConfig,
+		})
+	}
+	return cfg
+}
+
+// CheckPlugins starts each plugin that the configuration names, asks which keys
+// it knows, and returns everything that is wrong. dirs are as in Config.
+func (f *FileConfig) CheckPlugins(ctx context.Context, dirs []string) error {
+	return withProbe(ctx, dirs, func(dirs []string, opts supervisor.Options) error {
+		var errs []error
+		for _, t := range f.c.Transports {
+			entry, err := catalog.Find(dirs, t.Plugin)
+			if err != nil {
+				errs = append(errs, fmt.Errorf("%s:%d:%d: transport %q: %w", t.Range.Filename, t.Range.Start.Line, t.Range.Start.Column, t.Name, err))
+				continue
+			}
+			d, err := supervisor.Probe(ctx, supervisor.Spec{Path: entry.Path, SHA256: t.SHA256, Env: t.Env}, opts)
+			if err == nil {
+				_, err = t.PluginConfig(d)
+			}
+			if err != nil {
+				errs = append(errs, err)
+			}
+		}
+		return errors.Join(errs...)
+	})
+}
+
+// withProbe calls f with what is needed to start plugins for a question.
+func withProbe(ctx context.Context, dirs []string, f func([]string, supervisor.Options) error) error {
+	if len(dirs) == 0 {
+		var err error
+		if dirs, err = defaultPluginDirs(); err != nil {
+			return err
+		}
+	}
+	dir, remove, err := runtimeDir("")
+	if err != nil {
+		return err
+	}
+	defer remove()
+	starter := childproc.NewStarter()
+	var g group
+	g.start(ctx, starter.Run)
+	defer g.stop(nil)
+	return f(dirs, supervisor.Options{Starter: starter, RuntimeDir: dir})
+}
+
+// A PluginInfo is one file of a plugin directory.
+type PluginInfo struct {
+	catalog.Entry
+	Version      string   `json:"version,omitempty"`
+	Locality     string   `json:"locality,omitempty"`
+	Capabilities []string `json:"capabilities,omitempty"`
+}
+
+// ListPlugins says of every file in the directories whether it is a plugin.
+// Those that may be are started and asked. dirs are as in Config; of the
+// default ones, those that are not there are left out.
+func ListPlugins(ctx context.Context, dirs []string) ([]PluginInfo, error) {
+	explicit := len(dirs) > 0
+	list := []PluginInfo{}
+	err := withProbe(ctx, dirs, func(dirs []string, opts supervisor.Options) error {
+		for _, dir := range dirs {
+			entries, err := catalog.Scan(dir)
+			if !explicit && errors.Is(err, fs.ErrNotExist) {
+				continue
+			}
+			if err != nil {
+				return err
+			}
+			for _, e := range entries {
+				list = append(list, ask(ctx, e, opts))
+			}
+		}
+		return nil
+	})
+	return list, err
+}
+
+func ask(ctx context.Context, e catalog.Entry, opts supervisor.Options) PluginInfo {
+	info := PluginInfo{Entry: e}
+	if !e.OK() {
+		return info
+	}
+	d, err := supervisor.Probe(ctx, supervisor.Spec{Path: e.Path}, opts)
+	if err != nil {
+		info.Problem = err.Error()
+		return info
+	}
+	info.Version, info.Locality, info.Capabilities = d.Version, d.Locality.String(), d.Capabilities.Names()
+	if d.Name != e.Name {
+		info.Problem = fmt.Sprintf("it calls itself %q, its file %q", d.Name, e.Name)
+	}
+	return info
+}
+
+// AskStatus asks the host of a runtime directory for its status.
+func AskStatus(ctx context.Context, runtimeDir string) (Status, error) {
+	var s Status
+	return s, admin.NewClient(runtimeDir).Status(ctx, &s)
+}
+
+// AskRestart asks the host of a runtime directory to replace a process.
+func AskRestart(ctx context.Context, runtimeDir, instance string) error {
+	return admin.NewClient(runtimeDir).RestartPlugin(ctx, instance)
+}
+
+// VersionLine is what `transporthost version` prints.
+func VersionLine() string {
+	revision := ""
+	if info, ok := debug.ReadBuildInfo(); ok {
+		for _, s := range info.Settings {
+			if s.Key == "vcs.revision" && len(s.Value) >= 12 {
+				revision = " (" + s.Value[:12] + ")"
+			}
+		}
+	}
+	return fmt.Sprintf("transporthost %s%s %s %s/%s", Version(), revision, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+}
+
+var _ admin.Host = (*Host)(nil)

@@ -1,0 +1,160 @@
+package host
+
+import (
+	"cmp"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/transporthost/transporthost/host/application"
+	"github.com/transporthost/transporthost/host/internal/backoff"
+	"github.com/transporthost/transporthost/shared/transport"
+)
+
+// Config is what a host is made of. Application and Transports are required;
+// the zero value of everything else works.
+type Config struct {
+	Application Application
+	Transports  []Transport
+
+	// PluginDirs are searched for the executables transport-NAME, in this
+	// order. Empty: plugins/ beside this program.
+	PluginDirs []string
+	// RuntimeDir is a directory that only this user can enter, for sockets.
+	// Empty: one under the system's temporary directory, removed at the end.
+	RuntimeDir string
+	// Admin opens the admin socket in RuntimeDir, for `transporthost status`.
+	Admin bool
+	// AdminListen is a HOST:PORT for health checks; empty: none.
+	AdminListen string
+
+	Logger hclog.Logger // nil: discard
+	Stdin  io.Reader    // of the stdio transport; nil: none
+	Stdout io.Writer
+
+	MaxMessageBytes int           // 0: 64 MiB
+	SlowAfter       time.Duration // 0: 30 s
+	DrainTimeout    time.Duration // that requests in flight get at the end; 0: 10 s
+	ProbeInterval   time.Duration // 0: 5 s
+	ProbeTimeout    time.Duration // 0: 15 s
+	Restart         RestartPolicy // zero: 250 ms doubling to 30 s, given up after 5 failures in 10 min
+
+	// Ready is called once, when every transport is ready or has failed. It must
+	// not block. May be nil.
+	Ready func(Status)
+}
+
+// A RestartPolicy says how a process that died is started again.
+type RestartPolicy = backoff.Policy
+
+// DefaultDrainTimeout is long enough for a usual request, and short enough for
+// a service manager's patience.
+const DefaultDrainTimeout = 10 * time.Second
+
+// An Application is what the peers reach: exactly one of Handler, Command and
+// Echo.
+type Application struct {
+	Handler application.Handler
+	Command application.Command
+	Shared  bool // one process of Command for all peers, instead of one each
+	Echo    bool // the built-in application that answers requests with their params
+}
+
+// A Transport is one instance of a plugin.
+type Transport struct {
+	Name     string
+	Plugin   string   // empty: Name
+	Listen   []string // addresses that the host binds and passes
+	SHA256   string   // pinned checksum of the plugin, in hexadecimal
+	Env      map[string]string
+	Disabled bool
+	Framing  transport.Framing // of the terminal, for the plugin stdio; empty: ndjson
+
+	// Config makes the plugin's configuration once the plugin has said what it
+	// knows. nil: the addresses of Listen under "listen", if there are any.
+	Config func(d transport.Description) (json.RawMessage, error)
+}
+
+// terminalPlugin is the plugin that is granted the user's stdin and stdout.
+const terminalPlugin = "stdio"
+
+func (c Config) withDefaults() Config {
+	if c.Logger == nil {
+		c.Logger = hclog.NewNullLogger()
+	}
+	if c.Ready == nil {
+		c.Ready = func(Status) {}
+	}
+	c.MaxMessageBytes = cmp.Or(c.MaxMessageBytes, transport.DefaultMaxMessageBytes)
+	c.DrainTimeout = cmp.Or(c.DrainTimeout, DefaultDrainTimeout)
+	transports := make([]Transport, len(c.Transports))
+	for i, t := range c.Transports {
+		t.Plugin = cmp.Or(t.Plugin, t.Name)
+		t.Framing = cmp.Or(t.Framing, transport.NDJSON)
+		if t.Config == nil {
+			t.Config = listenOnly(t.Listen)
+		}
+		transports[i] = t
+	}
+	c.Transports = transports
+	return c
+}
+
+func listenOnly(addresses []string) func(transport.Description) (json.RawMessage, error) {
+	return func(transport.Description) (json.RawMessage, error) {
+		if len(addresses) == 0 {
+			return json.RawMessage("{}"), nil
+		}
+		return json.Marshal(map[string]any{"listen": addresses})
+	}
+}
+
+func (c Config) validate() error {
+	var errs []error
+	kinds := 0
+	for _, set := range []bool{c.Application.Handler != nil, len(c.Application.Command.Args) > 0, c.Application.Echo} {
+		if set {
+			kinds++
+		}
+	}
+	if kinds != 1 {
+		errs = append(errs, fmt.Errorf("Application has %d of Handler, Command and Echo, want one", kinds))
+	}
+	if len(c.Transports) == 0 {
+		errs = append(errs, errors.New("no transport configured; use --listen or a transport block"))
+	}
+	names, terminals := map[string]bool{}, 0
+	for _, t := range c.Transports {
+		if t.Name == "" {
+			errs = append(errs, errors.New("a transport has no name"))
+		}
+		if names[t.Name] {
+			errs = append(errs, fmt.Errorf("two transports are called %q", t.Name))
+		}
+		names[t.Name] = true
+		if t.Plugin == terminalPlugin {
+			if terminals++; terminals == 2 {
+				errs = append(errs, errors.New("two transports use the plugin stdio; there is one stdin"))
+			}
+			if c.Stdin == nil || c.Stdout == nil {
+				errs = append(errs, fmt.Errorf("transport %q needs Stdin and Stdout", t.Name))
+			}
+		}
+	}
+	for _, d := range []struct {
+		name  string
+		value time.Duration
+	}{{"SlowAfter", c.SlowAfter}, {"DrainTimeout", c.DrainTimeout}, {"ProbeInterval", c.ProbeInterval}, {"ProbeTimeout", c.ProbeTimeout}} {
+		if d.value < 0 {
+			errs = append(errs, fmt.Errorf("%s is %v, want 0 or more", d.name, d.value))
+		}
+	}
+	if c.MaxMessageBytes < 1 {
+		errs = append(errs, fmt.Errorf("MaxMessageBytes is %d, want 1 or more", c.MaxMessageBytes))
+	}
+	return errors.Join(errs...)
+}
