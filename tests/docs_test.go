@@ -129,6 +129,14 @@ func TestMatchesOutput(t *testing.T) {
 	}
 }
 
+func TestBlocksRun(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("the documentation speaks to a Unix shell")
+	}
+	runBlock(t, t.TempDir(), block{page: "p.md", text: "cd /\npwd\n", want: "/\n", says: true})
+	serveBlock(t, t.TempDir(), block{page: "p.md", text: `sh -c 'trap "exit 0" INT; echo it is up; while :; do sleep 0.05; done'`}, "is up")
+}
+
 // pages lists the Markdown files of the documentation.
 func pages(t *testing.T) []string {
 	t.Helper()
@@ -277,15 +285,17 @@ type watched struct {
 	text []byte
 	seen chan struct{}
 	done bool
-	bytes.Buffer
+	held bytes.Buffer // not embedded: exec would use its ReadFrom, past our Write
 }
 
+func (w *watched) String() string { return w.held.String() }
+
 func (w *watched) Write(p []byte) (int, error) {
-	if w.Len()+len(p) > 1<<20 {
+	if w.held.Len()+len(p) > 1<<20 {
 		return 0, errors.New("more than 1 MiB of output")
 	}
-	n, err := w.Buffer.Write(p)
-	if !w.done && bytes.Contains(w.Bytes(), w.text) {
+	n, err := w.held.Write(p)
+	if !w.done && bytes.Contains(w.held.Bytes(), w.text) {
 		w.done = true
 		close(w.seen)
 	}

@@ -6,8 +6,11 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 )
 
 func TestUsage(t *testing.T) {
@@ -82,4 +85,87 @@ func TestCheckFormatFindsWhatGofmtWouldChange(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "bad.go") || !strings.Contains(err.Error(), "broken.go") || strings.Contains(err.Error(), "good.go") {
 		t.Errorf("got %v, want complaints about bad.go and broken.go only", err)
 	}
+}
+
+// hostProgram stands for the host: it prints its arguments and what it reads,
+// and ends with a status, or at SIGTERM.
+const hostProgram = `package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+)
+
+func main() {
+	fmt.Println(os.Args[1:])
+	if len(os.Args) > 2 && os.Args[2] == "fail" {
+		os.Exit(7)
+	}
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGTERM)
+	fmt.Println("ready")
+	io.Copy(os.Stdout, os.Stdin)
+	<-signals
+	fmt.Println("stopped")
+}
+`
+
+func TestRunHost(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("there is no SIGTERM")
+	}
+	root := t.TempDir()
+	for name, content := range map[string]string{"go.mod": "module example.com/host\n\ngo 1.26\n", "cmd/host/main.go": hostProgram} {
+		path := filepath.Join(root, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Run("its status is ours", func(t *testing.T) {
+		var out, log bytes.Buffer
+		err := shop{root: root, stdin: strings.NewReader(""), stdout: &out, stderr: &log}.runHost(t.Context(), []string{"fail"})
+		if exit, ok := errors.AsType[*exitError](err); !ok || exit.code != 7 {
+			t.Errorf("got %v, want status 7; %s", err, log.String())
+		}
+		if got := out.String(); got != "[run fail]\n" {
+			t.Errorf("got stdout %q, want only what the host printed", got)
+		}
+	})
+	t.Run("it is stopped", func(t *testing.T) {
+		ctx, late := context.WithTimeout(t.Context(), 30*time.Second)
+		defer late()
+		ctx, cancel := context.WithCancelCause(ctx)
+		out := &until{text: "question", do: func() { cancel(&signalError{syscall.SIGTERM}) }}
+		var log bytes.Buffer
+		err := shop{root: root, stdin: strings.NewReader("question\n"), stdout: out, stderr: &log}.runHost(ctx, []string{"--listen", "x"})
+		if err != nil {
+			t.Errorf("got %v, want nil; %s", err, log.String())
+		}
+		if want := "[run --listen x]\nready\nquestion\nstopped\n"; out.String() != want {
+			t.Errorf("got stdout %q, want %q", out.String(), want)
+		}
+	})
+}
+
+// until is a buffer that does something once it holds a text.
+type until struct {
+	held bytes.Buffer // not embedded: exec would use its ReadFrom, past our Write
+	text string
+	do   func()
+}
+
+func (u *until) String() string { return u.held.String() }
+
+func (u *until) Write(p []byte) (int, error) {
+	n, err := u.held.Write(p)
+	if strings.Contains(u.String(), u.text) {
+		u.do()
+	}
+	return n, err
 }

@@ -24,40 +24,52 @@ func (s shop) runHost(ctx context.Context, args []string) error {
 	}
 	host := filepath.Join(s.root, "bin", "transporthost")
 	fmt.Fprintf(s.stderr, "==> transporthost run %s\n", strings.Join(args, " "))
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
+	hostCtx, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
 	watched := make(chan struct{})
 	go func() {
 		defer close(watched)
-		waitForOrphanhood(ctx)
-		cancel()
+		waitForStop(ctx, hostCtx)
+		stop()
 	}()
-	cmd := s.command(ctx, nil, host, append([]string{"run"}, args...)...)
+	cmd := s.command(hostCtx, nil, host, append([]string{"run"}, args...)...)
 	cmd.Stdin = s.stdin
+	cmd.WaitDelay = interruptGrace // it may have requests to finish
 	err := cmd.Run()
-	cancel()
+	stop()
 	<-watched
+	if cmd.ProcessState != nil && cmd.ProcessState.Success() {
+		return nil // we may have stopped it, which makes an error of its clean end
+	}
 	if exit, ok := errors.AsType[*exec.ExitError](err); ok && exit.Exited() {
 		return &exitError{exit.ExitCode()}
-	}
-	// A host that was interrupted and ended cleanly is a success, although
-	// the context has ended.
-	if errors.Is(err, context.Canceled) && cmd.ProcessState != nil && cmd.ProcessState.Success() {
-		return nil
 	}
 	return named(err, nil, host, args)
 }
 
-// waitForOrphanhood returns when the process that started us is gone, or ctx
-// ends. "go run" dies of a SIGTERM without passing it on; the host must not
-// outlive it.
-func waitForOrphanhood(ctx context.Context) {
+// interruptGrace is how long the host has to end after an interrupt.
+const interruptGrace = 60 * time.Second
+
+// waitForStop returns when the host is to be told to stop, or has ended, which
+// ends hostCtx. An interrupt comes from the terminal, which sends it to the host
+// as well, and a second signal would cut its drain short: so it is only passed
+// on to a host that does not end. And the host must not outlive whoever started
+// us: "go run" dies of a SIGTERM without passing it on.
+func waitForStop(ctx, hostCtx context.Context) {
 	parent := os.Getppid()
 	tick := time.NewTicker(500 * time.Millisecond)
 	defer tick.Stop()
 	for os.Getppid() == parent {
 		select {
+		case <-hostCtx.Done():
+			return
 		case <-ctx.Done():
+			if cause, ok := errors.AsType[*signalError](context.Cause(ctx)); ok && cause.signal == os.Interrupt {
+				select {
+				case <-hostCtx.Done():
+				case <-time.After(interruptGrace):
+				}
+			}
 			return
 		case <-tick.C:
 		}
