@@ -1,5 +1,7 @@
 //go:build unix
 
+//lint:file-ignore SA1019 sampling is deprecated since 2026-07-28, and what clients of older versions speak.
+
 package e2e
 
 import (
