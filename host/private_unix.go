@@ -3,6 +3,7 @@
 package host
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"syscall"
@@ -25,6 +26,10 @@ func private(dir string) error {
 	}
 	return nil
 }
+
+// running reports whether there is a process with this pid. It may be another
+// one than it was.
+func running(pid int) bool { return !errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) }
 
 func systemPluginDirs() []string {
 	return []string{"/usr/local/lib/transporthost/plugins", "/usr/lib/transporthost/plugins"}

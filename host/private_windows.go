@@ -4,4 +4,7 @@ package host
 // directories keep others out.
 func private(string) error { return nil }
 
+// running cannot tell here, and says yes: nothing is removed by mistake.
+func running(int) bool { return true }
+
 func systemPluginDirs() []string { return nil }

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -14,8 +13,7 @@ $TRANSPORTHOST_RUNTIME_DIR, or $XDG_RUNTIME_DIR/transporthost, or
 transporthost-UID in the temporary directory. Each host needs its own: give
 the second one of a user another --runtime-dir.`
 
-// resolveRuntimeDir returns the directory of a host's sockets. It must be short:
-// the path of a socket has at most about 107 bytes.
+// resolveRuntimeDir returns the directory of a host's sockets.
 func resolveRuntimeDir(flag string) (string, error) {
 	dir := flag
 	if dir == "" {
@@ -31,9 +29,6 @@ func resolveRuntimeDir(flag string) (string, error) {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
 		return "", usageError{fmt.Errorf("the runtime directory: %w", err)}
-	}
-	if len(dir) > 40 {
-		return "", usageError{errors.New("the runtime directory " + dir + " has more than 40 bytes, too many for the paths of sockets in it; choose a shorter --runtime-dir")}
 	}
 	return dir, nil
 }
