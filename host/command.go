@@ -36,13 +36,19 @@ type FileConfig struct{ c *config.Config }
 // it, a line each, with file, line and column.
 func LoadConfig(path string) (*FileConfig, error) {
 	c, err := config.Load(path)
-	return &FileConfig{c}, err
+	if err != nil {
+		return nil, err
+	}
+	return &FileConfig{c}, nil
 }
 
 // ConfigFromFlags makes the same of a command line.
 func ConfigFromFlags(f Flags) (*FileConfig, error) {
 	c, err := config.FromFlags(f)
-	return &FileConfig{c}, err
+	if err != nil {
+		return nil, err
+	}
+	return &FileConfig{c}, nil
 }
 
 // AdminListen returns the address of the health checks, or "".
@@ -56,7 +62,7 @@ func (f *FileConfig) HostConfig() Config {
 			Echo: a.Builtin == config.BuiltinEcho, Shared: a.Mode == config.ModeShared,
 			Command: application.Command{Args: a.Command, Env: a.Env, Dir: a.Dir, Framing: a.Framing, StopGrace: a.StopGrace},
 		},
-		MaxMessageBytes: f.c.Limits.MaxMessageBytes, SlowAfter: f.c.Limits.SlowAfter, DrainTimeout: f.c.Limits.DrainTimeout,
+		MaxMessageBytes: f.c.Limits.MaxMessageBytes, MaxConnections: f.c.Limits.MaxConnections, SlowAfter: f.c.Limits.SlowAfter, DrainTimeout: f.c.Limits.DrainTimeout,
 	}
 	for _, t := range f.c.Transports {
 		cfg.Transports = append(cfg.Transports, Transport{
@@ -67,27 +73,38 @@ func (f *FileConfig) HostConfig() Config {
 	return cfg
 }
 
-// CheckPlugins starts each plugin that the configuration names, asks which keys
-// it knows, and returns everything that is wrong. dirs are as in Config.
-func (f *FileConfig) CheckPlugins(ctx context.Context, dirs []string) error {
-	return withProbe(ctx, dirs, func(dirs []string, opts supervisor.Options) error {
-		var errs []error
-		for _, t := range f.c.Transports {
-			entry, err := catalog.Find(dirs, t.Plugin)
-			if err != nil {
-				errs = append(errs, fmt.Errorf("%s:%d:%d: transport %q: %w", t.Range.Filename, t.Range.Start.Line, t.Range.Start.Column, t.Name, err))
-				continue
-			}
-			d, err := supervisor.Probe(ctx, supervisor.Spec{Path: entry.Path, SHA256: t.SHA256, Env: t.Env}, opts)
-			if err == nil {
-				_, err = t.PluginConfig(d)
-			}
-			if err != nil {
-				errs = append(errs, err)
-			}
+// CheckConfig reads a file as [LoadConfig] does, and starts each plugin that it
+// names to ask which keys it knows. The error has everything that is wrong, in
+// the order of the file. dirs are as in Config.
+func CheckConfig(ctx context.Context, path string, dirs []string) error {
+	c, mistakes := config.Load(path)
+	if c == nil {
+		return mistakes
+	}
+	errs := []error{mistakes}
+	err := withProbe(ctx, dirs, func(dirs []string, opts supervisor.Options) error {
+		for _, t := range c.Transports {
+			errs = append(errs, checkPlugin(ctx, t, dirs, opts))
 		}
-		return errors.Join(errs...)
+		return nil
 	})
+	return config.Also(append(errs, err)...)
+}
+
+func checkPlugin(ctx context.Context, t config.Transport, dirs []string, opts supervisor.Options) error {
+	if !t.Launchable() {
+		return nil
+	}
+	entry, err := catalog.Find(dirs, t.Plugin)
+	if err != nil {
+		return t.At(err)
+	}
+	d, err := supervisor.Probe(ctx, supervisor.Spec{Path: entry.Path, SHA256: t.SHA256, Env: t.Env}, opts)
+	if err != nil {
+		return t.At(err)
+	}
+	_, err = t.PluginConfig(d)
+	return err
 }
 
 // withProbe calls f with what is needed to start plugins for a question.

@@ -37,6 +37,7 @@ type Config struct {
 	Stdout io.Writer
 
 	MaxMessageBytes int           // 0: 64 MiB
+	MaxConnections  int           // of all transports together; 0: 65,536
 	SlowAfter       time.Duration // 0: 30 s
 	DrainTimeout    time.Duration // that requests in flight get at the end; 0: 10 s
 	ProbeInterval   time.Duration // 0: 5 s
@@ -152,6 +153,9 @@ func (c Config) validate() error {
 		if d.value < 0 {
 			errs = append(errs, fmt.Errorf("%s is %v, want 0 or more", d.name, d.value))
 		}
+	}
+	if c.MaxConnections < 0 {
+		errs = append(errs, fmt.Errorf("MaxConnections is %d, want 0 or more", c.MaxConnections))
 	}
 	if c.MaxMessageBytes < 1 {
 		errs = append(errs, fmt.Errorf("MaxMessageBytes is %d, want 1 or more", c.MaxMessageBytes))

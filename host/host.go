@@ -62,7 +62,8 @@ func New(cfg Config) (*Host, error) {
 		return nil, err
 	}
 	h.router = router.New(router.Config{
-		App: h.app, Logger: cfg.Logger.Named("router"), MaxMessageBytes: cfg.MaxMessageBytes, SlowAfter: cfg.SlowAfter,
+		App: h.app, Logger: cfg.Logger.Named("router"), MaxMessageBytes: cfg.MaxMessageBytes,
+		MaxConnections: cfg.MaxConnections, SlowAfter: cfg.SlowAfter,
 		ConnClosed: h.connClosed, Accepted: h.accepted,
 	})
 	return h, nil

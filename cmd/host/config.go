@@ -30,11 +30,7 @@ served.`,
 			return nil
 		},
 		RunE: func(c *cobra.Command, args []string) error {
-			cfg, err := host.LoadConfig(args[0])
-			if err != nil {
-				return usageError{err}
-			}
-			if err := cfg.CheckPlugins(c.Context(), dirs); err != nil {
+			if err := host.CheckConfig(c.Context(), args[0], dirs); err != nil {
 				return usageError{err}
 			}
 			fmt.Fprintf(io.out, "%s: ok\n", args[0])

@@ -2,11 +2,8 @@ package config
 
 import (
 	"cmp"
-	"net"
-	"net/netip"
-	"net/url"
+	"fmt"
 	"regexp"
-	"strings"
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
@@ -15,10 +12,11 @@ import (
 )
 
 func (p *parser) application(b *hclsyntax.Block) Application {
-	v := p.values(b, map[string]transport.ConfigType{
+	known := map[string]transport.ConfigType{
 		"command": transport.TypeStrings, "builtin": transport.TypeString, "mode": transport.TypeString,
 		"framing": transport.TypeString, "env": typeTable, "dir": transport.TypeString, "stop_grace": transport.TypeDuration,
-	})
+	}
+	v := p.values(b, known)
 	a := Application{
 		Command: v.list("command"), Builtin: v.str("builtin"), Mode: cmp.Or(v.str("mode"), ModePerConnection),
 		Framing: transport.NDJSON, Env: v.table("env"), Dir: expandHome(v.str("dir")), StopGrace: v.duration("stop_grace"),
@@ -27,8 +25,14 @@ func (p *parser) application(b *hclsyntax.Block) Application {
 	_, builtin := b.Body.Attributes["builtin"]
 	switch {
 	case command && builtin:
-		p.complain(v["builtin"].at, "one of them is enough", "command and builtin are both set")
-	case !command && !builtin:
+		p.complain(b.Body.Attributes["builtin"].NameRange, "one of them is enough", "command and builtin are both set")
+	case builtin:
+		for _, a := range attributes(b.Body) {
+			if _, known := v[a.Name]; known && a.Name != "builtin" {
+				p.complain(a.NameRange, "leave it out", "%s is of a command; a built-in application has none", a.Name)
+			}
+		}
+	case !command && !builtin && !unknown(b, known):
 		p.complain(b.DefRange(), `write command = ["PROGRAM", "ARGUMENT"]`, "the application has no command")
 	}
 	if k, ok := v["command"]; ok && (len(a.Command) == 0 || a.Command[0] == "") {
@@ -53,13 +57,29 @@ func (p *parser) application(b *hclsyntax.Block) Application {
 	return a
 }
 
+func (p *parser) admin(b *hclsyntax.Block) Admin {
+	v := p.values(b, map[string]transport.ConfigType{"listen": transport.TypeString})
+	a := Admin{Listen: v.str("listen")}
+	if k, ok := v["listen"]; ok {
+		if text := badHostPort(a.Listen); text != "" {
+			p.complain(k.at, text, "listen is %q", a.Listen)
+		}
+	}
+	return a
+}
+
 func (p *parser) limits(b *hclsyntax.Block) Limits {
 	v := p.values(b, map[string]transport.ConfigType{
-		"max_message_bytes": transport.TypeNumber, "slow_after": transport.TypeDuration, "drain_timeout": transport.TypeDuration,
+		"max_message_bytes": transport.TypeNumber, "max_connections": transport.TypeNumber, "slow_after": transport.TypeDuration, "drain_timeout": transport.TypeDuration,
 	})
-	l := Limits{MaxMessageBytes: v.number("max_message_bytes"), SlowAfter: v.duration("slow_after"), DrainTimeout: v.duration("drain_timeout")}
-	if k, ok := v["max_message_bytes"]; ok && l.MaxMessageBytes < 1 {
-		p.complain(k.at, "", "max_message_bytes is %d, want 1 or more", l.MaxMessageBytes)
+	l := Limits{
+		MaxMessageBytes: v.number("max_message_bytes"), MaxConnections: v.number("max_connections"),
+		SlowAfter: v.duration("slow_after"), DrainTimeout: v.duration("drain_timeout"),
+	}
+	for _, name := range []string{"max_message_bytes", "max_connections"} {
+		if k, ok := v[name]; ok && v.number(name) < 1 {
+			p.complain(k.at, "", "%s is %d, want 1 or more", name, v.number(name))
+		}
 	}
 	for _, name := range []string{"slow_after", "drain_timeout"} {
 		if k, ok := v[name]; ok && v.duration(name) <= 0 {
@@ -92,7 +112,6 @@ func (p *parser) transport(b *hclsyntax.Block) Transport {
 		}
 		want, ours := hostKeys()[a.Name]
 		if !ours {
-			k.at = a.NameRange
 			t.keys = append(t.keys, k)
 			continue
 		}
@@ -100,45 +119,62 @@ func (p *parser) transport(b *hclsyntax.Block) Transport {
 			v[a.Name] = k
 		}
 	}
+	for _, name := range []string{"plugin", "sha256", "env"} {
+		_, written := b.Body.Attributes[name]
+		_, read := v[name]
+		t.doubtful = t.doubtful || written != read
+	}
 	t.Plugin = cmp.Or(v.str("plugin"), t.Name)
 	t.SHA256, t.Env, t.Listen = v.str("sha256"), v.table("env"), v.list("listen")
 	if enabled, ok := v["enabled"].value.(bool); ok {
 		t.Enabled = enabled
 	}
 	if k, ok := v["sha256"]; ok && !isSHA256(t.SHA256) {
+		t.doubtful = true
 		p.complain(k.at, "want the 64 hexadecimal digits that sha256sum prints", "sha256 is %q", t.SHA256)
 	}
-	for _, address := range t.Listen {
+	t.addresses, _ = v["listen"].value.(list)
+	for i, address := range t.Listen {
 		if text := badListen(address); text != "" {
-			p.complain(v["listen"].at, "", "%s", text)
+			p.complain(t.addresses[i].at, "", "%s", text)
 		}
 	}
 	return t
 }
 
-// badListen says what is wrong with an address to listen on (spec 8.1), or "".
-func badListen(address string) string {
-	u, err := url.Parse(address)
-	if err != nil {
-		return "unsupported listen URL `" + address + "`; expected `ws://IP:PORT`, `wss://IP:PORT` or `unix:///PATH`"
-	}
-	switch u.Scheme {
-	case "ws", "wss":
-		if _, err := netip.ParseAddrPort(u.Host); err != nil {
-			hint := ""
-			if h, port, err := net.SplitHostPort(u.Host); err == nil && strings.EqualFold(h, "localhost") {
-				hint = "; write " + u.Scheme + "://127.0.0.1:" + port
+// terminalPlugin is the plugin that serves the user's stdin and stdout.
+const terminalPlugin = "stdio"
+
+// together checks what only all transports together can have wrong.
+func (p *parser) together(c *Config) {
+	taken := map[string]key{}
+	terminal, disabled := "", 0
+	for _, t := range c.Transports {
+		if !t.Enabled {
+			disabled++
+			continue
+		}
+		if t.Plugin == terminalPlugin {
+			if terminal != "" {
+				p.complain(t.Range, fmt.Sprintf("transport %q has it", terminal), "a second transport with the plugin stdio; there is one stdin")
 			}
-			return "invalid websocket listen URL `" + address + "`; expected `" + u.Scheme + "://IP:PORT`" + hint
+			terminal = t.Name
 		}
-		return ""
-	case "unix":
-		if u.Path == "" || u.Host != "" {
-			return "invalid listen URL `" + address + "`; expected `unix:///PATH`, with an absolute path"
+		for _, a := range t.addresses {
+			address, _ := a.value.(string)
+			socket := socketOf(address)
+			if socket == "" || badListen(address) != "" {
+				continue
+			}
+			if first, again := taken[socket]; again {
+				p.complain(a.at, fmt.Sprintf("the first is at line %d", first.at.Start.Line), "%s is listened on twice", address)
+			}
+			taken[socket] = a
 		}
-		return ""
 	}
-	return "unsupported listen URL `" + address + "`; expected `ws://IP:PORT`, `wss://IP:PORT` or `unix:///PATH`"
+	if disabled > 0 && disabled == len(c.Transports) {
+		p.complain(c.Transports[0].Range, "remove enabled = false from one of them", "every transport is disabled")
+	}
 }
 
 // place is where a key of t stands, or t itself.

@@ -4,7 +4,10 @@
 package config
 
 import (
+	"cmp"
+	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -54,6 +57,7 @@ type Admin struct {
 // Limits is the block "limits".
 type Limits struct {
 	MaxMessageBytes int
+	MaxConnections  int
 	SlowAfter       time.Duration
 	DrainTimeout    time.Duration
 }
@@ -69,7 +73,9 @@ type Transport struct {
 	Enabled bool
 	Range   hcl.Range // of the block's head; zero if it came from flags
 
-	keys []key // the plugin's own
+	keys      []key // the plugin's own
+	addresses list  // Listen, with its places
+	doubtful  bool  // which file would run, and how, is not clear
 }
 
 // An Error is one mistake and where it is.
@@ -102,6 +108,48 @@ func (e Errors) Error() string {
 	return strings.Join(lines, "\n")
 }
 
+// sorted returns the errors in the order of their places.
+func (e Errors) sorted() Errors {
+	return slices.SortedStableFunc(slices.Values(e), func(a, b Error) int {
+		return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
+	})
+}
+
+// Also returns all errors as one [Errors] in the order of their places, or nil
+// if there are none. Errors that are not of this package have no place.
+func Also(errs ...error) error {
+	var all Errors
+	for _, err := range errs {
+		if err == nil {
+			continue
+		}
+		if known, ok := errors.AsType[Errors](err); ok {
+			all = append(all, known...)
+		} else if one, ok := errors.AsType[Error](err); ok {
+			all = append(all, one)
+		} else {
+			all = append(all, Error{Summary: err.Error()})
+		}
+	}
+	if len(all) == 0 {
+		return nil
+	}
+	return all.sorted()
+}
+
+// Launchable reports whether what names, pins and equips the plugin's process
+// was read without a mistake. If not, it must not be started, not even to be
+// asked: a pin that cannot be read is no reason to run what it was to keep out.
+func (t Transport) Launchable() bool { return !t.doubtful }
+
+// At gives err, which was found after the file was read, the place of t.
+func (t Transport) At(err error) Error {
+	return Error{
+		Filename: t.Range.Filename, Line: t.Range.Start.Line, Column: t.Range.Start.Column,
+		Summary: fmt.Sprintf("transport %q: %v", t.Name, err),
+	}
+}
+
 // Framing returns the framing that transport t uses if it is the terminal's.
 func (t Transport) Framing() transport.Framing {
 	for _, k := range t.keys {
@@ -114,10 +162,15 @@ func (t Transport) Framing() transport.Framing {
 	return transport.NDJSON
 }
 
-// Load reads the file at path. The error is an [Errors], or why the file cannot
-// be read.
+// Load is [Parse] of the file at path. The error may also be why the file
+// cannot be read.
 func Load(path string) (*Config, error) {
-	src, err := os.ReadFile(path)
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("reading the configuration: %w", err)
+	}
+	defer f.Close()
+	src, err := io.ReadAll(io.LimitReader(f, maxFileBytes+1)) // Parse refuses the one too much
 	if err != nil {
 		return nil, fmt.Errorf("reading the configuration: %w", err)
 	}

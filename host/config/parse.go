@@ -14,16 +14,20 @@ import (
 	"github.com/transporthost/transporthost/shared/transport"
 )
 
-// A key is one attribute of a plugin's own, as plain Go values: string, bool,
-// *big.Float, []any, object.
+// A key is one attribute, or one element of a list or object, as plain Go
+// values: string, bool, *big.Float, list, object.
 type key struct {
 	name  string
 	value any
-	at    hcl.Range
+	at    hcl.Range // of the value
+	named hcl.Range // of the name; that of the value in a list
 }
 
-// An object is a nested value with the places of its keys.
-type object []key
+// A list and an object are nested values with the places of what they hold.
+type (
+	list   []key
+	object []key
+)
 
 // A parser collects what is wrong with a file.
 type parser struct {
@@ -38,8 +42,18 @@ func (p *parser) complain(at hcl.Range, detail, summary string, args ...any) {
 }
 
 // Parse reads the text of a file called filename. The error is an [Errors].
+// The Config beside an error holds what could be read, for checks that find
+// more mistakes; it is nil if the text is not HCL.
 func Parse(filename string, src []byte) (*Config, error) {
 	p := &parser{}
+	if len(src) > maxFileBytes {
+		p.complain(hcl.Range{Filename: filename, Start: hcl.InitialPos}, "", "the file has more than %d bytes", maxFileBytes)
+		return nil, p.errs
+	}
+	if at, deep := tooDeep(filename, src); deep {
+		p.complain(at, "", "nested deeper than %d levels", maxNesting)
+		return nil, p.errs
+	}
 	file, diags := hclsyntax.ParseConfig(src, filename, hcl.InitialPos)
 	for _, d := range diags {
 		at := hcl.Range{Filename: filename, Start: hcl.InitialPos}
@@ -48,7 +62,10 @@ func Parse(filename string, src []byte) (*Config, error) {
 		}
 		p.complain(at, strings.TrimSuffix(d.Detail, "."), "%s", d.Summary)
 	}
-	if diags.HasErrors() {
+	// After any other mistake in the syntax the parser guesses, and complaints
+	// about its guesses would mislead.
+	guessed := slices.ContainsFunc(diags, func(d *hcl.Diagnostic) bool { return d.Summary != diagRedefined })
+	if guessed {
 		return nil, p.errs
 	}
 	c := &Config{}
@@ -58,17 +75,16 @@ func Parse(filename string, src []byte) (*Config, error) {
 		return nil, p.errs
 	}
 	p.file(body, c)
-	slices.SortStableFunc(p.errs, func(a, b Error) int {
-		if a.Line != b.Line {
-			return a.Line - b.Line
-		}
-		return a.Column - b.Column
-	})
+	p.together(c)
 	if len(p.errs) > 0 {
-		return nil, p.errs
+		return c, p.errs.sorted()
 	}
 	return c, nil
 }
+
+// diagRedefined is how the parser calls a key that is there twice. It keeps the
+// first and reads on.
+const diagRedefined = "Attribute redefined"
 
 // blockNames are the blocks of a file.
 func blockNames() []string { return []string{"application", "transport", "admin", "limits"} }
@@ -78,7 +94,7 @@ func (p *parser) file(body *hclsyntax.Body, c *Config) {
 		p.complain(a.NameRange, "blocks are "+strings.Join(blockNames(), ", "), "unsupported key %q outside a block", a.Name)
 	}
 	seen := map[string]hcl.Range{}
-	applications := 0
+	applications, declared := 0, 0
 	for _, b := range body.Blocks {
 		id := b.Type + " " + strings.Join(b.Labels, " ")
 		if at, again := seen[id]; again {
@@ -86,13 +102,14 @@ func (p *parser) file(body *hclsyntax.Body, c *Config) {
 			continue
 		}
 		seen[id] = b.DefRange()
-		labels := 0
-		if b.Type == "transport" {
-			labels = 1
-		}
-		if len(b.Labels) != labels && slices.Contains(blockNames(), b.Type) {
-			p.complain(b.DefRange(), `write transport "NAME" { … } and the other blocks without a name`, "block %s has %d names, want %d", b.Type, len(b.Labels), labels)
+		if b.Type == "transport" && len(b.Labels) != 1 {
+			declared++
+			p.complain(b.DefRange(), `write transport "NAME" { … }`, "a transport has one name, this one has %d", len(b.Labels))
 			continue
+		}
+		if b.Type != "transport" && len(b.Labels) > 0 && slices.Contains(blockNames(), b.Type) {
+			p.complain(b.LabelRanges[0], fmt.Sprintf("write %s { … }", b.Type), "the block %s has no name", b.Type)
+			b.Labels = nil
 		}
 		for _, inner := range b.Body.Blocks {
 			p.complain(inner.DefRange(), fmt.Sprintf("write %s = { … }", inner.Type), "unsupported block %q inside %s", inner.Type, b.Type)
@@ -102,11 +119,11 @@ func (p *parser) file(body *hclsyntax.Body, c *Config) {
 			applications++
 			c.Application = p.application(b)
 		case "admin":
-			v := p.values(b, map[string]transport.ConfigType{"listen": transport.TypeString})
-			c.Admin.Listen = v.str("listen")
+			c.Admin = p.admin(b)
 		case "limits":
 			c.Limits = p.limits(b)
 		case "transport":
+			declared++
 			c.Transports = append(c.Transports, p.transport(b))
 		default:
 			p.complain(b.TypeRange, didYouMean(b.Type, blockNames()), "unsupported block %q", b.Type)
@@ -116,7 +133,7 @@ func (p *parser) file(body *hclsyntax.Body, c *Config) {
 	if applications == 0 {
 		p.complain(end, `write application { command = ["PROGRAM"] }`, "no application block")
 	}
-	if len(c.Transports) == 0 {
+	if declared == 0 {
 		p.complain(end, `write transport "websocket" { listen = ["ws://127.0.0.1:4500"] }`, "no transport configured")
 	}
 }
@@ -139,10 +156,10 @@ func (v values) str(name string) string {
 }
 
 func (v values) list(name string) []string {
-	items, _ := v[name].value.([]any)
+	items, _ := v[name].value.(list)
 	out := make([]string, 0, len(items))
 	for _, i := range items {
-		s, _ := i.(string)
+		s, _ := i.value.(string)
 		out = append(out, s)
 	}
 	return out
@@ -178,6 +195,17 @@ func (v values) number(name string) int {
 // typeTable is an object of strings: an environment.
 const typeTable transport.ConfigType = "table of strings"
 
+// unknown reports whether b has a key that is not known: a complaint about a
+// missing one would only repeat that.
+func unknown(b *hclsyntax.Block, known map[string]transport.ConfigType) bool {
+	for name := range b.Body.Attributes {
+		if _, ok := known[name]; !ok {
+			return true
+		}
+	}
+	return false
+}
+
 // values reads a block whose keys are all ours.
 func (p *parser) values(b *hclsyntax.Block, known map[string]transport.ConfigType) values {
 	v := values{}
@@ -210,7 +238,7 @@ func (p *parser) attribute(a *hclsyntax.Attribute) (key, bool) {
 		return key{}, false
 	}
 	plain, ok := p.plain(a.Name, value, a.Expr)
-	return key{name: a.Name, value: plain, at: a.Expr.Range()}, ok
+	return key{name: a.Name, value: plain, at: a.Expr.Range(), named: a.NameRange}, ok
 }
 
 // plain turns a cty value into Go values, with the places of nested keys.
@@ -228,7 +256,7 @@ func (p *parser) plain(name string, v cty.Value, expr hclsyntax.Expression) (any
 	case t == cty.Number:
 		return v.AsBigFloat(), true
 	case t.IsTupleType():
-		list := make([]any, 0, v.LengthInt())
+		all := make(list, 0, v.LengthInt())
 		for i, e := range v.AsValueSlice() {
 			at := expr
 			if tuple, ok := expr.(*hclsyntax.TupleConsExpr); ok && i < len(tuple.Exprs) {
@@ -238,9 +266,9 @@ func (p *parser) plain(name string, v cty.Value, expr hclsyntax.Expression) (any
 			if !ok {
 				return nil, false
 			}
-			list = append(list, one)
+			all = append(all, key{name: name, value: one, at: at.Range(), named: at.Range()})
 		}
-		return list, true
+		return all, true
 	case t.IsObjectType():
 		cons, ok := expr.(*hclsyntax.ObjectConsExpr)
 		if !ok {
@@ -266,7 +294,7 @@ func (p *parser) plain(name string, v cty.Value, expr hclsyntax.Expression) (any
 			if !ok {
 				return nil, false
 			}
-			o = append(o, key{name: k.AsString(), value: inner, at: item.KeyExpr.Range()})
+			o = append(o, key{name: k.AsString(), value: inner, at: item.ValueExpr.Range(), named: item.KeyExpr.Range()})
 		}
 		return o, true
 	}
@@ -286,10 +314,13 @@ func (p *parser) check(k key, want transport.ConfigType) bool {
 			return true
 		}
 	case transport.TypeNumber:
-		if f, ok := k.value.(*big.Float); ok && f.IsInt() {
-			if n, accuracy := f.Int64(); accuracy == big.Exact && n == int64(int(n)) {
+		if f, ok := k.value.(*big.Float); ok {
+			n, accuracy := f.Int64()
+			if accuracy == big.Exact && n == int64(int(n)) {
 				return true
 			}
+			p.complain(k.at, "", "%s is %s, want a whole number that is not huge", k.name, f.Text('g', 10))
+			return false
 		}
 	case transport.TypeDuration:
 		if s, ok := k.value.(string); ok {
@@ -300,20 +331,46 @@ func (p *parser) check(k key, want transport.ConfigType) bool {
 			return false
 		}
 	case transport.TypeStrings:
-		if list, ok := k.value.([]any); ok && !slices.ContainsFunc(list, func(v any) bool { _, s := v.(string); return !s }) {
-			return true
+		if l, ok := k.value.(list); ok {
+			return p.strings(k.name, l)
 		}
 	case typeTable:
-		if o, ok := k.value.(object); ok && !slices.ContainsFunc(o, func(v key) bool { _, s := v.value.(string); return !s }) {
-			return true
+		if o, ok := k.value.(object); ok {
+			fine := true
+			for _, v := range o {
+				if _, ok := v.value.(string); !ok {
+					p.complain(v.at, "", "%s.%s is %s, want a string", k.name, v.name, article(kindOf(v.value)))
+					fine = false
+				}
+			}
+			return fine
 		}
 	case transport.TypeObject:
 		if _, ok := k.value.(object); ok {
 			return true
 		}
 	}
-	p.complain(k.at, "", "%s is a %s, want a %s", k.name, kindOf(k.value), want)
+	p.complain(k.at, "", "%s is %s, want %s", k.name, article(kindOf(k.value)), article(string(want)))
 	return false
+}
+
+// strings reports whether the list called name has only strings.
+func (p *parser) strings(name string, elements list) bool {
+	fine := true
+	for _, e := range elements {
+		if _, ok := e.value.(string); !ok {
+			p.complain(e.at, "", "%s holds %s, want only strings", name, article(kindOf(e.value)))
+			fine = false
+		}
+	}
+	return fine
+}
+
+func article(kind string) string {
+	if strings.HasPrefix(kind, "o") {
+		return "an " + kind
+	}
+	return "a " + kind
 }
 
 func kindOf(v any) string {
@@ -324,7 +381,7 @@ func kindOf(v any) string {
 		return "bool"
 	case *big.Float:
 		return "number"
-	case []any:
+	case list:
 		return "list"
 	}
 	return "object"

@@ -8,8 +8,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/hashicorp/hcl/v2"
-
 	"github.com/transporthost/transporthost/shared/transport"
 )
 
@@ -32,7 +30,7 @@ func (t Transport) PluginConfig(d transport.Description) (json.RawMessage, error
 		}
 	}
 	if len(p.errs) > 0 {
-		return nil, p.errs
+		return nil, p.errs.sorted()
 	}
 	return json.Marshal(out)
 }
@@ -51,7 +49,7 @@ func (p *parser) object(t Transport, keys []key, schema []transport.ConfigKey, w
 				names = append(names, s.Name)
 			}
 			slices.Sort(names)
-			p.complain(t.place(k.at), didYouMean(k.name, slices.Compact(names)), "unsupported key %q in %s", k.name, where)
+			p.complain(t.place(k.named), didYouMean(k.name, slices.Compact(names)), "unsupported key %q in %s", k.name, where)
 			continue
 		}
 		if v, ok := p.value(t, k, schema[i], where); ok {
@@ -89,84 +87,13 @@ func (p *parser) value(t Transport, k key, s transport.ConfigKey, where string) 
 			v = expandHome(v)
 		}
 		return v, true
+	case list:
+		all := make([]any, 0, len(v))
+		for _, e := range v {
+			all = append(all, e.value)
+		}
+		return all, true
 	default:
 		return v, true
 	}
-}
-
-// Flags are what a command line says instead of a file.
-type Flags struct {
-	Listen  []string // stdio://, ws://IP:PORT, wss://…, unix:///PATH; empty: stdio://
-	Command []string
-	Builtin string
-	Mode    string
-	Framing string
-	Remote  bool
-}
-
-// FromFlags makes the configuration of a command line. Errors name the flag.
-func FromFlags(f Flags) (*Config, error) {
-	c := &Config{Application: Application{
-		Command: f.Command, Builtin: f.Builtin, Mode: ModePerConnection, Framing: transport.NDJSON,
-	}}
-	var errs Errors
-	complain := func(format string, args ...any) { errs = append(errs, Error{Summary: fmt.Sprintf(format, args...)}) }
-	switch {
-	case len(f.Command) > 0 && f.Builtin != "":
-		complain("--builtin and a program behind -- exclude each other")
-	case len(f.Command) == 0 && f.Builtin == "":
-		complain("no application; give a program behind --, or --builtin echo, or --config FILE")
-	}
-	if f.Builtin != "" && f.Builtin != BuiltinEcho {
-		complain("--builtin is %q, want echo", f.Builtin)
-	}
-	switch f.Mode {
-	case "":
-	case ModePerConnection, ModeShared:
-		c.Application.Mode = f.Mode
-	default:
-		complain("--mode is %q, want %s or %s", f.Mode, ModePerConnection, ModeShared)
-	}
-	if f.Framing != "" {
-		framing, err := transport.ParseFraming(f.Framing)
-		if err != nil {
-			complain("--framing is %q, want %s or %s", f.Framing, transport.NDJSON, transport.ContentLength)
-		}
-		c.Application.Framing = framing
-	}
-	if len(f.Listen) == 0 {
-		f.Listen = []string{"stdio://"}
-	}
-	var stdio bool
-	var addresses []string
-	for _, address := range f.Listen {
-		if address == "stdio://" || address == "stdio" {
-			stdio = true
-			continue
-		}
-		if text := badListen(address); text != "" {
-			text = strings.Replace(text, "listen URL", "--listen URL", 1)
-			complain("%s", strings.Replace(text, "expected `ws", "expected `stdio://`, `ws", 1))
-			continue
-		}
-		addresses = append(addresses, address)
-	}
-	if stdio {
-		t := Transport{Name: "stdio", Plugin: "stdio", Enabled: true}
-		if c.Application.Framing == transport.ContentLength {
-			// A language server's client at the terminal speaks as the server does.
-			t.keys = []key{{name: "framing", value: string(transport.ContentLength), at: hcl.Range{}}}
-		}
-		c.Transports = append(c.Transports, t)
-	}
-	if len(addresses) > 0 {
-		c.Transports = append(c.Transports, Transport{Name: "websocket", Plugin: "websocket", Enabled: true, Listen: addresses})
-	}
-	if f.Remote {
-		c.Transports = append(c.Transports, Transport{Name: "remotecontrol", Plugin: "remotecontrol", Enabled: true})
-	}
-	if len(errs) > 0 {
-		return nil, errs
-	}
-	return c, nil
 }

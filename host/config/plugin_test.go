@@ -1,0 +1,91 @@
+package config
+
+import (
+	"path/filepath"
+	"strconv"
+	"testing"
+
+	"github.com/transporthost/transporthost/shared/transport"
+)
+
+// description is of a plugin with a key of each type.
+func description() transport.Description {
+	return transport.Description{Name: "pigeon", Config: []transport.ConfigKey{
+		{Name: "listen", Type: transport.TypeStrings},
+		{Name: "breed", Type: transport.TypeString, Required: true, Allowed: []string{"homing", "racing"}, Help: "kind of bird"},
+		{Name: "speed", Type: transport.TypeNumber},
+		{Name: "tame", Type: transport.TypeBool},
+		{Name: "rest", Type: transport.TypeDuration},
+		{Name: "names", Type: transport.TypeStrings},
+		{Name: "loft", Type: transport.TypeObject, Keys: []transport.ConfigKey{
+			{Name: "key_file", Type: transport.TypeString, Required: true, Help: "opens the loft"},
+			{Name: "perches", Type: transport.TypeNumber},
+		}},
+	}}
+}
+
+func transportOf(t *testing.T, keys string) Transport {
+	t.Helper()
+	return parse(t, "application { builtin = \"echo\" }\ntransport \"pigeon\" {\n"+keys+"\n}\n").Transports[0]
+}
+
+func TestPluginConfig(t *testing.T) {
+	home := t.TempDir()
+	t.Setenv("HOME", home)
+	t.Setenv("USERPROFILE", home) // the same on Windows
+	got, err := transportOf(t, `
+  listen = ["ws://127.0.0.1:1"]
+  breed  = "homing"
+  speed  = 9007199254740993
+  tame   = false
+  rest   = "1m30s"
+  names  = ["a", "<b>"]
+  loft   = { key_file = "~/key", perches = 2 }
+`).PluginConfig(description())
+	if err != nil {
+		t.Fatal(err)
+	}
+	key := filepath.Join(home, "key")
+	want := `{"breed":"homing","listen":["ws://127.0.0.1:1"],"loft":{"key_file":` + strconv.Quote(key) + `,"perches":2},` +
+		`"names":["a","\u003cb\u003e"],"rest":"1m30s","speed":9007199254740993,"tame":false}`
+	if string(got) != want {
+		t.Errorf("got  %s\nwant %s", got, want)
+	}
+}
+
+func TestMistakesInPluginKeys(t *testing.T) {
+	for _, tt := range []struct {
+		name, keys, want string
+	}{
+		{"required", ``, `host.hcl:2:1: transport "pigeon" needs the key "breed"; kind of bird`},
+		{"unknown", "breed = \"homing\"\nsped = 1", `host.hcl:4:1: unsupported key "sped" in transport "pigeon"; did you mean "speed"? allowed are breed, enabled, env, listen, loft, names, plugin, rest, sha256, speed, tame`},
+		{"all at once", "breed = \"grey\"\nspeed = 1.5\ntame = 1\nrest = \"long\"\nnames = [1, \"x\"]\nloft = 3",
+			`host.hcl:3:9: breed is "grey"; allowed are homing, racing
+host.hcl:4:9: speed is 1.5, want a whole number that is not huge
+host.hcl:5:8: tame is a number, want a bool
+host.hcl:6:8: rest is "long", want a duration; write it as "30s", "5m" or "250ms"
+host.hcl:7:10: names holds a number, want only strings
+host.hcl:8:8: loft is a number, want an object`},
+		{"nested", "breed = \"homing\"\nloft = { perchs = 1, perches = \"x\" }",
+			`host.hcl:4:8: transport "pigeon".loft needs the key "key_file"; opens the loft
+host.hcl:4:10: unsupported key "perchs" in transport "pigeon".loft; did you mean "perches"? allowed are key_file, perches
+host.hcl:4:32: perches is a string, want a number`},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			got, err := transportOf(t, tt.keys).PluginConfig(description())
+			if err == nil {
+				t.Fatalf("got %s, want an error", got)
+			}
+			if err.Error() != tt.want {
+				t.Errorf("got\n%v\nwant\n%s", err, tt.want)
+			}
+		})
+	}
+}
+
+func TestAPluginThatDoesNotListen(t *testing.T) {
+	_, err := transportOf(t, `listen = ["ws://127.0.0.1:1"]`).PluginConfig(transport.Description{Name: "pigeon"})
+	if want := `host.hcl:2:1: the plugin "pigeon" does not listen; leave it out`; err == nil || err.Error() != want {
+		t.Errorf("got %v, want %s", err, want)
+	}
+}
