@@ -1,3 +1,5 @@
+//lint:file-ignore SA1019 sampling is deprecated since 2026-07-28, and what clients of older versions speak.
+
 // Command mcp-server is a small MCP server on stdin and stdout, made with the
 // official Go SDK: an application to try transporthost with. It knows nothing
 // of transporthost.

@@ -234,4 +234,3 @@ func (p *peer) Closed(transport.CloseReason) {
 		}
 	}
 }
-

@@ -128,7 +128,8 @@ func (w *row) take(p []byte) {
 	w.messages++
 	waiting, _ := w.fromPeer.Unread()
 	if m.Kind == transport.Request {
-		if waiting > inQueueRequests {
+		// A lossless wire is a local pipe whose writer can wait as well as we can.
+		if waiting > inQueueRequests && !w.opened.Lossless {
 			w.mu.Unlock()
 			w.router.counters.overloaded.Add(1)
 			w.refuse(m.ID, transport.CodeOverloaded, transport.OverloadedText, len(p))
