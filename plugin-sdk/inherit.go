@@ -26,6 +26,7 @@ func (h *Host) take(fd int, name string) (*os.File, error) {
 	if h.taken[fd] {
 		return nil, fmt.Errorf("the file %q was taken before", name)
 	}
+	makePollable(fd)
 	f := os.NewFile(uintptr(fd), name)
 	if f == nil {
 		return nil, fmt.Errorf("the file %q has the descriptor %d, which is not valid", name, fd)

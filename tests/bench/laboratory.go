@@ -1,12 +1,14 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"math"
 	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/transporthost/transporthost/tests/bench/servers"
@@ -26,19 +28,61 @@ type laboratory struct {
 
 func (b *laboratory) measure(ctx context.Context, r row) ([]line, error) { return r.measure(b, ctx, r) }
 
-// startHost starts the host with the built-in echo, or with a child per peer.
-func (b *laboratory) startHost(ctx context.Context, child bool) (*server, error) {
-	args := []string{"run", "--listen", "ws://127.0.0.1:0"}
-	if child {
-		args = append(args, "--", b.self, "child")
-	} else {
-		args = append(args, "--builtin", "echo")
+// An application is what the host serves.
+type application string
+
+const (
+	echoApplication  application = "built-in echo"
+	childApplication application = "a child for each peer"
+	idleApplication  application = "built-in echo, for very many peers"
+)
+
+// idleConfig raises the limits that protect a host from very many peers.
+const idleConfig = `application { builtin = "echo" }
+transport "websocket" {
+  listen                  = ["ws://127.0.0.1:0"]
+  max_connections         = %d
+  max_upgrades_per_second = 1000000
+}
+`
+
+// startHost starts the host with state and sockets of its own, so that neither
+// another host on the machine nor an earlier round matters.
+func (b *laboratory) startHost(ctx context.Context, app application) (*server, error) {
+	state, err := newState()
+	if err != nil {
+		return nil, err
 	}
-	return startServer(ctx, b.host, args...)
+	args := []string{"run", "--runtime-dir", filepath.Join(state, "run")}
+	switch app {
+	case idleApplication:
+		config := filepath.Join(state, "host.hcl")
+		if err := os.WriteFile(config, fmt.Appendf(nil, idleConfig, b.idle+100), 0o600); err != nil {
+			return nil, errors.Join(fmt.Errorf("writing the host's config: %w", err), os.RemoveAll(state))
+		}
+		args = append(args, "--config", config)
+	case childApplication:
+		args = append(args, "--listen", "ws://127.0.0.1:0", "--", b.self, "child")
+	default:
+		args = append(args, "--listen", "ws://127.0.0.1:0", "--builtin", "echo")
+	}
+	return startServer(ctx, state, b.host, args...)
 }
 
 func (b *laboratory) startBaseline(ctx context.Context, style servers.Style) (*server, error) {
-	return startServer(ctx, b.self, "serve", string(style))
+	state, err := newState()
+	if err != nil {
+		return nil, err
+	}
+	return startServer(ctx, state, b.self, "serve", string(style))
+}
+
+func newState() (string, error) {
+	state, err := os.MkdirTemp("", "bench-") // short: a path of a unix socket has 108 bytes
+	if err != nil {
+		return "", fmt.Errorf("making a folder for a server: %w", err)
+	}
+	return state, nil
 }
 
 // run loads one server, and fails if an answer was wrong or missing: a fast
@@ -61,7 +105,7 @@ func (b *laboratory) run(ctx context.Context, s *server, o load.Options) (load.R
 
 // compare loads host and baseline in turn, and changes who is first.
 func (b *laboratory) compare(ctx context.Context, r row) (lines []line, err error) {
-	host, err := b.startHost(ctx, r.child)
+	host, err := b.startHost(ctx, cmp.Or(r.app, echoApplication))
 	if err != nil {
 		return nil, err
 	}
@@ -136,7 +180,7 @@ func (b *laboratory) stalled(ctx context.Context, r row) ([]line, error) {
 }
 
 func (b *laboratory) onFreshHost(ctx context.Context, o load.Options) (r load.Result, err error) {
-	host, err := b.startHost(ctx, false)
+	host, err := b.startHost(ctx, echoApplication)
 	if err != nil {
 		return r, err
 	}
@@ -148,7 +192,7 @@ func (b *laboratory) onFreshHost(ctx context.Context, o load.Options) (r load.Re
 func (b *laboratory) idlePeers(ctx context.Context, r row) ([]line, error) {
 	var host, base []float64
 	for range b.rounds {
-		h, err := b.startHost(ctx, false)
+		h, err := b.startHost(ctx, idleApplication)
 		if err != nil {
 			return nil, err
 		}
@@ -213,7 +257,7 @@ func (b *laboratory) killed(ctx context.Context, r row) ([]line, error) {
 }
 
 func (b *laboratory) killOnce(ctx context.Context) (ms float64, err error) {
-	host, err := b.startHost(ctx, false)
+	host, err := b.startHost(ctx, echoApplication)
 	if err != nil {
 		return 0, err
 	}
@@ -245,7 +289,7 @@ func (b *laboratory) killOnce(ctx context.Context) (ms float64, err error) {
 func (b *laboratory) started(ctx context.Context, r row) ([]line, error) {
 	var times []float64
 	for range b.rounds {
-		host, err := b.startHost(ctx, false)
+		host, err := b.startHost(ctx, echoApplication)
 		if err != nil {
 			return nil, err
 		}

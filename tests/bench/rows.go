@@ -15,7 +15,7 @@ type row struct {
 	// For rows that load the host and a baseline alike:
 	load     load.Options
 	baseline servers.Style
-	child    bool         // the host starts a child for every peer
+	app      application  // of the host; "": the built-in echo
 	numbers  []loadNumber // what to make of the results
 }
 
@@ -74,7 +74,7 @@ var rows = []row{
 	{name: "5000 req/s over 50 vs plain", measure: (*laboratory).compare, baseline: servers.Plain,
 		load:    load.Options{Connections: 50, Window: 16, Size: 100, Rate: 5000},
 		numbers: []loadNumber{serverCPU(5.5), tailLatency()}},
-	{name: "child each, 50x16x100B vs plain", measure: (*laboratory).compare, load: shape(50, 16, 100), baseline: servers.Plain, child: true,
+	{name: "child each, 50x16x100B vs plain", measure: (*laboratory).compare, load: shape(50, 16, 100), baseline: servers.Plain, app: childApplication,
 		numbers: []loadNumber{throughput(0)}},
 	{name: "5 of 25 never read", measure: (*laboratory).stalled, load: shape(20, 8, 1<<10)},
 	{name: "idle peers", measure: (*laboratory).idlePeers},

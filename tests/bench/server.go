@@ -32,7 +32,7 @@ type server struct {
 	cmd     *exec.Cmd
 	life    io.Closer  // its stdin: a baseline ends with it, and so with us
 	printed chan error // the reader of its output has ended
-	state   string     // a folder of its own
+	state   string     // a folder of its own, removed at its end
 	tail    *tail
 }
 
@@ -40,12 +40,8 @@ type server struct {
 var printedURL = regexp.MustCompile(`ws://[0-9.]+:[0-9]+`)
 
 // startServer starts a program and waits until it has printed its address and
-// "ready".
-func startServer(ctx context.Context, program string, args ...string) (*server, error) {
-	state, err := os.MkdirTemp("", "transporthost-bench-")
-	if err != nil {
-		return nil, fmt.Errorf("making a folder for a server: %w", err)
-	}
+// "ready". It takes over the folder state, which is removed with the server.
+func startServer(ctx context.Context, state, program string, args ...string) (*server, error) {
 	out, in, err := os.Pipe()
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("making a pipe for a server: %w", err), os.RemoveAll(state))

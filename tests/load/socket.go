@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/url"
@@ -88,9 +89,9 @@ func (s *Socket) upgrade(u *url.URL, header http.Header) error {
 	if err != nil {
 		return err
 	}
-	_ = response.Body.Close() // of a switched protocol there is none; of a refusal it does not matter
 	if response.StatusCode != http.StatusSwitchingProtocols || !strings.EqualFold(response.Header.Get("Upgrade"), "websocket") {
-		return fmt.Errorf("the server answered %s", response.Status)
+		why, _ := io.ReadAll(io.LimitReader(response.Body, 200)) // what there is of it
+		return fmt.Errorf("the server answered %s: %q", response.Status, why)
 	}
 	early, err := r.Peek(r.Buffered())
 	if err != nil {
