@@ -115,7 +115,7 @@ func withProbe(ctx context.Context, dirs []string, f func([]string, supervisor.O
 			return err
 		}
 	}
-	dir, remove, err := runtimeDir("")
+	dir, remove, err := runtimeDir(ctx, "")
 	if err != nil {
 		return err
 	}

@@ -24,8 +24,9 @@ type Config struct {
 	// PluginDirs are searched for the executables transport-NAME, in this
 	// order. Empty: plugins/ beside this program.
 	PluginDirs []string
-	// RuntimeDir is a directory that only this user can enter, for sockets.
-	// Empty: one under the system's temporary directory, removed at the end.
+	// RuntimeDir is a directory that only this user can enter, for the sockets
+	// of one host at a time. It is made if it is not there. Empty: one under the
+	// system's temporary directory, removed at the end.
 	RuntimeDir string
 	// Admin opens the admin socket in RuntimeDir, for `transporthost status`.
 	Admin bool
@@ -72,7 +73,7 @@ type Transport struct {
 	Listen   []string // addresses that the host binds and passes
 	SHA256   string   // pinned checksum of the plugin, in hexadecimal
 	Env      map[string]string
-	Disabled bool
+	Disabled bool              // shown in the status, and nothing else: no process, no socket
 	Framing  transport.Framing // of the terminal, for the plugin stdio; empty: ndjson
 
 	// Config makes the plugin's configuration once the plugin has said what it
@@ -128,7 +129,13 @@ func (c Config) validate() error {
 	if len(c.Transports) == 0 {
 		errs = append(errs, errors.New("no transport configured; use --listen or a transport block"))
 	}
-	names, terminals := map[string]bool{}, 0
+	if c.Admin && c.RuntimeDir == "" {
+		errs = append(errs, errors.New("Admin needs a RuntimeDir: that is where its socket is looked for"))
+	}
+	if !c.Admin && c.AdminListen != "" {
+		errs = append(errs, errors.New("AdminListen needs Admin"))
+	}
+	names, terminals, disabled := map[string]bool{}, 0, 0
 	for _, t := range c.Transports {
 		if t.Name == "" {
 			errs = append(errs, errors.New("a transport has no name"))
@@ -137,6 +144,10 @@ func (c Config) validate() error {
 			errs = append(errs, fmt.Errorf("two transports are called %q", t.Name))
 		}
 		names[t.Name] = true
+		if t.Disabled {
+			disabled++
+			continue
+		}
 		if t.Plugin == terminalPlugin {
 			if terminals++; terminals == 2 {
 				errs = append(errs, errors.New("two transports use the plugin stdio; there is one stdin"))
@@ -145,6 +156,9 @@ func (c Config) validate() error {
 				errs = append(errs, fmt.Errorf("transport %q needs Stdin and Stdout", t.Name))
 			}
 		}
+	}
+	if disabled > 0 && disabled == len(c.Transports) {
+		errs = append(errs, errors.New("every transport is disabled"))
 	}
 	for _, d := range []struct {
 		name  string

@@ -39,8 +39,10 @@ type Host struct {
 	since    time.Time
 	plugins  []*supervisor.Plugin
 	terminal *supervisor.Terminal
-	strict   transport.AuthStrictness // that remote plugins were told last
-	left     bool                     // the peer at the terminal has gone
+	turn     chan struct{}                       // closed and replaced by signal
+	told     map[string]transport.AuthStrictness // to each plugin, last
+	left     bool                                // the peer at the terminal has gone
+	admin    string                              // address of the health checks, if there are any
 }
 
 // ErrAborted is returned by Run after Abort.
@@ -55,7 +57,8 @@ func New(cfg Config) (*Host, error) {
 	}
 	h := &Host{
 		cfg: cfg, starter: childproc.NewStarter(), since: time.Now(), state: StateNew,
-		changed: make(chan struct{}, 1), aborted: make(chan struct{}),
+		changed: make(chan struct{}, 1), aborted: make(chan struct{}), turn: make(chan struct{}),
+		told: map[string]transport.AuthStrictness{},
 	}
 	var err error
 	if h.app, err = h.newApplication(); err != nil {
@@ -88,6 +91,10 @@ func (h *Host) newApplication() (application.App, error) {
 func (h *Host) Abort() { h.abort.Do(func() { close(h.aborted) }) }
 
 func (h *Host) signal() {
+	h.mu.Lock()
+	close(h.turn)
+	h.turn = make(chan struct{})
+	h.mu.Unlock()
 	select {
 	case h.changed <- struct{}{}:
 	default:
@@ -103,7 +110,7 @@ func (h *Host) signal() {
 // It returns nil after ctx's end, and otherwise why it ended. It is called
 // once.
 func (h *Host) Run(ctx context.Context) (err error) {
-	dir, remove, err := runtimeDir(h.cfg.RuntimeDir)
+	dir, remove, err := runtimeDir(ctx, h.cfg.RuntimeDir)
 	if err != nil {
 		return err
 	}
@@ -138,6 +145,9 @@ func (h *Host) Run(ctx context.Context) (err error) {
 		if err != nil {
 			return err
 		}
+		h.mu.Lock()
+		h.admin = socket.Address()
+		h.mu.Unlock()
 		middle.start(ctx, socket.Run)
 	}
 	h.setState(StateStarting)
@@ -167,6 +177,9 @@ func (h *Host) makePlugins(ctx context.Context, dir string) (bound []*supervisor
 	}
 	var errs []error
 	for _, t := range h.cfg.Transports {
+		if t.Disabled {
+			continue
+		}
 		entry, err := catalog.Find(dirs, t.Plugin)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("transport %q: %w", t.Name, err))
@@ -179,7 +192,7 @@ func (h *Host) makePlugins(ctx context.Context, dir string) (bound []*supervisor
 		}
 		bound = append(bound, listeners)
 		spec := supervisor.Spec{
-			Instance: t.Name, Plugin: t.Plugin, Path: entry.Path, SHA256: t.SHA256, Env: t.Env, Disabled: t.Disabled,
+			Instance: t.Name, Plugin: t.Plugin, Path: entry.Path, SHA256: t.SHA256, Env: t.Env,
 			Listeners: listeners, MaxMessageBytes: h.cfg.MaxMessageBytes,
 		}
 		if t.Plugin == terminalPlugin {
@@ -305,41 +318,6 @@ func (h *Host) connClosed(instance string, remaining int) {
 func (h *Host) accepted(_ string, key transport.ResumeKey, cursor transport.Cursor) {
 	if h.terminal != nil && key == terminalPlugin {
 		h.terminal.Accepted(cursor)
-	}
-}
-
-// strictness is what a remote plugin is told: it may wait for credentials if
-// peers can reach the application another way (design §6).
-func (h *Host) strictness() transport.AuthStrictness {
-	h.mu.Lock()
-	plugins := slices.Clone(h.plugins)
-	h.mu.Unlock()
-	for _, p := range plugins {
-		s := p.Status()
-		if s.State == supervisor.Ready && s.Locality == transport.Local.String() {
-			return transport.AllowRecoverable
-		}
-	}
-	return transport.RequireReady
-}
-
-// tellStrictness tells the remote plugins when the answer has changed.
-func (h *Host) tellStrictness(ctx context.Context) {
-	now := h.strictness()
-	h.mu.Lock()
-	before := h.strict
-	h.strict = now
-	h.mu.Unlock()
-	if before == now || before == 0 {
-		return
-	}
-	for _, p := range h.plugins {
-		if p.Status().Locality != transport.Remote.String() {
-			continue
-		}
-		if err := p.SetAuthStrictness(ctx, now); err != nil {
-			h.cfg.Logger.Warn("telling the auth strictness", "transport", p.Status().Instance, "error", err)
-		}
 	}
 }
 

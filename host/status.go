@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"runtime/debug"
+	"strings"
 	"time"
 
 	"github.com/transporthost/transporthost/host/application"
@@ -32,8 +33,9 @@ type Status struct {
 	State       State               `json:"state"`
 	Since       time.Time           `json:"since"` // the host was made
 	Application application.Status  `json:"application"`
-	Plugins     []supervisor.Status `json:"plugins"`
+	Plugins     []supervisor.Status `json:"plugins"` // in the order of the configuration
 	Connections int                 `json:"connections"`
+	Admin       string              `json:"admin,omitempty"` // URL of the health checks
 	Counters    router.Counters     `json:"counters"`
 }
 
@@ -50,16 +52,36 @@ func Version() string {
 func (h *Host) Status() Status {
 	h.mu.Lock()
 	s := Status{Version: Version(), PID: os.Getpid(), State: h.state, Since: h.since}
-	plugins := h.plugins
+	if h.admin != "" {
+		s.Admin = "http://" + h.admin
+	}
 	h.mu.Unlock()
 	s.Application = h.app.Status()
 	s.Connections = h.router.Len()
 	s.Counters = h.router.Counters()
-	s.Plugins = make([]supervisor.Status, 0, len(plugins))
-	for _, p := range plugins {
-		s.Plugins = append(s.Plugins, p.Status())
-	}
+	s.Plugins = h.pluginStatus()
 	return s
+}
+
+// pluginStatus is that of all transports, those that have no process too.
+func (h *Host) pluginStatus() []supervisor.Status {
+	plugins := h.supervised()
+	all := make([]supervisor.Status, 0, len(h.cfg.Transports))
+	for _, t := range h.cfg.Transports {
+		if t.Disabled {
+			all = append(all, supervisor.Status{
+				Instance: t.Name, Plugin: t.Plugin, State: supervisor.Disabled, Since: h.since,
+				Cause: "disabled by the configuration", Remedy: "remove enabled = false",
+			})
+			continue
+		}
+		for _, p := range plugins {
+			if s := p.Status(); s.Instance == t.Name {
+				all = append(all, s)
+			}
+		}
+	}
+	return all
 }
 
 // Connections lists the connections, oldest first.
@@ -74,21 +96,28 @@ func (h *Host) setState(s State) {
 // RestartPlugin replaces the process of a transport instance, also of one that
 // has failed, and returns when the new one is ready, or with why it is not.
 func (h *Host) RestartPlugin(ctx context.Context, instance string) error {
-	h.mu.Lock()
-	plugins := h.plugins
-	h.mu.Unlock()
-	for _, p := range plugins {
+	for _, p := range h.supervised() {
 		if p.Status().Instance == instance {
 			return p.Restart(ctx)
 		}
 	}
-	return fmt.Errorf("there is no transport %q", instance)
+	var names []string
+	for _, t := range h.cfg.Transports {
+		if t.Name == instance {
+			return fmt.Errorf("transport %q is disabled by the configuration", instance)
+		}
+		names = append(names, t.Name)
+	}
+	return fmt.Errorf("there is no transport %q; there are %s", instance, strings.Join(names, ", "))
 }
 
 // What follows is for the admin socket.
 
 // AdminStatus implements [admin.Host].
 func (h *Host) AdminStatus() any { return h.Status() }
+
+// AdminPlugins implements [admin.Host].
+func (h *Host) AdminPlugins() any { return h.pluginStatus() }
 
 // AdminConnections implements [admin.Host].
 func (h *Host) AdminConnections() any { return h.Connections() }

@@ -172,6 +172,9 @@ func announce(io streams, s host.Status) {
 			fmt.Fprintf(io.err, "  %-12s %s: %s\n", p.Instance, p.State, p.Cause)
 		}
 	}
+	if s.Admin != "" {
+		fmt.Fprintf(io.err, "  %-12s %s\n", "admin", s.Admin)
+	}
 	fmt.Fprintln(io.err, "transporthost: ready")
 }
 

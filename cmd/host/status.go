@@ -93,6 +93,9 @@ func printStatus(io streams, s host.Status) error {
 			fmt.Fprintf(w, "\t\tremedy: %s\n", p.Remedy)
 		}
 	}
+	if s.Admin != "" {
+		fmt.Fprintf(w, "admin\t\t%s\n", s.Admin)
+	}
 	n := s.Counters
 	fmt.Fprintf(w, "connections\t%d\t%d opened, %d closed, %d closed as slow, %d refused\n", s.Connections, n.Opened, n.Closed, n.Slow, n.Refused)
 	fmt.Fprintf(w, "messages\t\t%d received, %d sent, %d overloaded, %d invalid, %d dropped, %d in flight\n",

@@ -21,21 +21,25 @@ const SocketName = "admin.sock"
 
 const (
 	headerTimeout = 5 * time.Second
+	idleTimeout   = time.Minute // more than the interval of usual health checks
 	dialTimeout   = 2 * time.Second
 	stopTimeout   = time.Second
+
+	maxHeaderBytes = 16 << 10
 )
 
 // A Host is what the admin socket shows and does. The methods may be called
 // concurrently.
 type Host interface {
 	AdminStatus() any
+	AdminPlugins() any
 	AdminConnections() any
 	Serving() bool // every transport is ready or has failed, and some are ready
 	RestartPlugin(ctx context.Context, name string) error
 }
 
 // A Server is the admin socket and, if there is an address, the health checks
-// on TCP.
+// and the status on TCP, for whoever can reach that.
 type Server struct {
 	host    Host
 	log     hclog.Logger
@@ -45,8 +49,22 @@ type Server struct {
 	network net.Listener // nil: none
 }
 
-// ErrInUse is returned when another host answers on the socket.
+// ErrInUse is returned when another host has the runtime directory.
 var ErrInUse = errors.New("another host uses this runtime directory")
+
+// InUse returns an [ErrInUse] that names the process, if it answers.
+func InUse(ctx context.Context, dir string) error {
+	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer cancel()
+	who := "it does not say who it is"
+	var other struct {
+		PID int `json:"pid"`
+	}
+	if NewClient(dir).Status(ctx, &other) == nil && other.PID > 0 {
+		who = fmt.Sprintf("pid %d", other.PID)
+	}
+	return fmt.Errorf("%w: %s (%s); stop it, or choose another --runtime-dir", ErrInUse, dir, who)
+}
 
 // Listen binds the socket in dir, and address if it is not empty. A socket that
 // a dead host left is replaced.
@@ -55,7 +73,7 @@ func Listen(ctx context.Context, dir, address string, h Host, log hclog.Logger) 
 	d := net.Dialer{Timeout: dialTimeout}
 	if c, err := d.DialContext(ctx, "unix", path); err == nil {
 		_ = c.Close()
-		return nil, fmt.Errorf("%w: %s answers; choose another --runtime-dir", ErrInUse, path)
+		return nil, InUse(ctx, dir)
 	}
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("removing the socket of a dead host: %w", err)
@@ -91,7 +109,7 @@ func (s *Server) Run(ctx context.Context) error {
 	servers := []*http.Server{s.server(s.everything())}
 	listeners := []net.Listener{s.socket}
 	if s.network != nil {
-		servers = append(servers, s.server(s.health(http.NewServeMux())))
+		servers = append(servers, s.server(s.readable(http.NewServeMux())))
 		listeners = append(listeners, s.network)
 	}
 	done := make(chan error, len(servers))
@@ -115,12 +133,15 @@ func (s *Server) Run(ctx context.Context) error {
 
 func (s *Server) server(h http.Handler) *http.Server {
 	return &http.Server{
-		Handler: h, ReadHeaderTimeout: headerTimeout,
-		ErrorLog: s.log.StandardLogger(&hclog.StandardLoggerOptions{ForceLevel: hclog.Debug}),
+		Handler: h, ReadHeaderTimeout: headerTimeout, ReadTimeout: headerTimeout, IdleTimeout: idleTimeout,
+		MaxHeaderBytes: maxHeaderBytes,
+		ErrorLog:       s.log.StandardLogger(&hclog.StandardLoggerOptions{ForceLevel: hclog.Debug}),
 	}
 }
 
-func (s *Server) health(mux *http.ServeMux) *http.ServeMux {
+// readable is what also the network may see: it changes nothing.
+func (s *Server) readable(mux *http.ServeMux) *http.ServeMux {
+	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, _ *http.Request) { s.reply(w, s.host.AdminStatus()) })
 	mux.HandleFunc("GET /healthz", func(http.ResponseWriter, *http.Request) {})
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
 		if !s.host.Serving() {
@@ -131,8 +152,8 @@ func (s *Server) health(mux *http.ServeMux) *http.ServeMux {
 }
 
 func (s *Server) everything() *http.ServeMux {
-	mux := s.health(http.NewServeMux())
-	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, _ *http.Request) { s.reply(w, s.host.AdminStatus()) })
+	mux := s.readable(http.NewServeMux())
+	mux.HandleFunc("GET /v1/plugins", func(w http.ResponseWriter, _ *http.Request) { s.reply(w, s.host.AdminPlugins()) })
 	mux.HandleFunc("GET /v1/connections", func(w http.ResponseWriter, _ *http.Request) { s.reply(w, s.host.AdminConnections()) })
 	mux.HandleFunc("POST /v1/plugins/{name}/restart", func(w http.ResponseWriter, r *http.Request) {
 		if err := s.host.RestartPlugin(r.Context(), r.PathValue("name")); err != nil {

@@ -4,6 +4,7 @@ package supervisor
 
 import (
 	"cmp"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -78,8 +79,9 @@ type Options struct {
 	RuntimeDir string       // private to this host; short, for socket paths
 	Logger     hclog.Logger // nil: discard
 
-	// Strictness is asked at every start; nil: always [transport.AllowRecoverable].
-	Strictness func() transport.AuthStrictness
+	// Strictness is asked at every start, between Describe and Start, and may
+	// wait until ctx ends; nil: always [transport.AllowRecoverable].
+	Strictness func(ctx context.Context, instance string, locality transport.Locality) transport.AuthStrictness
 	// Check looks at what a plugin says of itself, and makes the configuration
 	// that it gets. An error is final. nil: Spec.Config is used as it is.
 	Check func(spec Spec, d transport.Description) (json.RawMessage, error)
@@ -117,7 +119,9 @@ func (o Options) withDefaults() (Options, error) {
 		o.Logger = hclog.NewNullLogger()
 	}
 	if o.Strictness == nil {
-		o.Strictness = func() transport.AuthStrictness { return transport.AllowRecoverable }
+		o.Strictness = func(context.Context, string, transport.Locality) transport.AuthStrictness {
+			return transport.AllowRecoverable
+		}
 	}
 	if o.Check == nil {
 		o.Check = func(s Spec, _ transport.Description) (json.RawMessage, error) { return s.Config, nil }

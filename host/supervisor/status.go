@@ -18,6 +18,7 @@ const (
 	Failed     State = "failed" // until a person restarts it
 	Stopping   State = "stopping"
 	Stopped    State = "stopped"
+	Disabled   State = "disabled" // by the configuration: it has no process
 )
 
 // A Status is what is known of one plugin instance.

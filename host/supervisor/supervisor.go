@@ -262,7 +262,7 @@ func (p *Plugin) start(ctx context.Context, n int, proc *process, listening []*o
 	})
 	params := transport.StartParams{
 		Instance: p.spec.Instance, Incarnation: n, Config: config,
-		AuthStrictness: p.opts.Strictness(), Enabled: !p.spec.Disabled, MaxMessageBytes: p.spec.MaxMessageBytes,
+		AuthStrictness: p.opts.Strictness(ctx, p.spec.Instance, d.Locality), Enabled: !p.spec.Disabled, MaxMessageBytes: p.spec.MaxMessageBytes,
 	}
 	if d.Capabilities.Resume {
 		params.Resume = p.opts.Sessions.Resumable(p.spec.Instance)
