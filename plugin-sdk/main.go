@@ -50,7 +50,7 @@ func Main(t Transport) int {
 	if os.Getenv("GOMAXPROCS") == "" {
 		// A plugin moves bytes between two sockets: more processors than half
 		// the machine's mean more wake-ups per message, not more messages.
-		runtime.GOMAXPROCS(max(1, runtime.NumCPU()/2))
+		runtime.GOMAXPROCS(max(2, runtime.NumCPU()/2))
 	}
 	log := hclog.New(&hclog.LoggerOptions{
 		Name: strings.TrimPrefix(name, "transport-"), Output: os.Stderr, JSONFormat: true,
