@@ -312,20 +312,27 @@ func (p *parser) check(k key, want transport.ConfigType) bool {
 			return true
 		}
 	}
-	p.complain(k.at, "", "%s is a %s, want a %s", k.name, kindOf(k.value), want)
+	wanted := "a " + string(want)
+	switch want {
+	case transport.TypeNumber:
+		wanted = "a whole number"
+	case transport.TypeObject:
+		wanted = "an object"
+	}
+	p.complain(k.at, "", "%s is %s, want %s", k.name, kindOf(k.value), wanted)
 	return false
 }
 
 func kindOf(v any) string {
-	switch v.(type) {
+	switch v := v.(type) {
 	case string:
-		return "string"
+		return "a string"
 	case bool:
-		return "bool"
+		return "a bool"
 	case *big.Float:
-		return "number"
+		return "the number " + v.Text('g', 20)
 	case []any:
-		return "list"
+		return "a list"
 	}
-	return "object"
+	return "an object"
 }
