@@ -110,7 +110,7 @@ func (h *Host) signal() {
 // It returns nil after ctx's end, and otherwise why it ended. It is called
 // once.
 func (h *Host) Run(ctx context.Context) (err error) {
-	dir, remove, err := runtimeDir(ctx, h.cfg.RuntimeDir)
+	dir, remove, err := runtimeDir(h.cfg.RuntimeDir)
 	if err != nil {
 		return err
 	}
@@ -141,7 +141,7 @@ func (h *Host) Run(ctx context.Context) (err error) {
 		middle.start(ctx, h.terminal.Run)
 	}
 	if h.cfg.Admin {
-		socket, err := admin.Listen(ctx, h.cfg.RuntimeDir, h.cfg.AdminListen, h, h.cfg.Logger)
+		socket, err := admin.Listen(ctx, dir, h.cfg.AdminListen, h, h.cfg.Logger)
 		if err != nil {
 			return err
 		}

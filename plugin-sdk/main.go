@@ -49,8 +49,9 @@ func Main(t Transport) int {
 	}
 	if os.Getenv("GOMAXPROCS") == "" {
 		// A plugin moves bytes between two sockets: more processors than half
-		// the machine's mean more wake-ups per message, not more messages.
-		runtime.GOMAXPROCS(max(1, runtime.NumCPU()/2))
+		// the machine's mean more wake-ups per message, not more messages. Two are
+		// needed where encrypting large messages fills one.
+		runtime.GOMAXPROCS(max(2, runtime.NumCPU()/2))
 	}
 	log := hclog.New(&hclog.LoggerOptions{
 		Name: strings.TrimPrefix(name, "transport-"), Output: os.Stderr, JSONFormat: true,

@@ -49,22 +49,8 @@ type Server struct {
 	network net.Listener // nil: none
 }
 
-// ErrInUse is returned when another host has the runtime directory.
+// ErrInUse is returned when another host answers on the socket.
 var ErrInUse = errors.New("another host uses this runtime directory")
-
-// InUse returns an [ErrInUse] that names the process, if it answers.
-func InUse(ctx context.Context, dir string) error {
-	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
-	defer cancel()
-	who := "it does not say who it is"
-	var other struct {
-		PID int `json:"pid"`
-	}
-	if NewClient(dir).Status(ctx, &other) == nil && other.PID > 0 {
-		who = fmt.Sprintf("pid %d", other.PID)
-	}
-	return fmt.Errorf("%w: %s (%s); stop it, or choose another --runtime-dir", ErrInUse, dir, who)
-}
 
 // Listen binds the socket in dir, and address if it is not empty. A socket that
 // a dead host left is replaced.
@@ -73,7 +59,7 @@ func Listen(ctx context.Context, dir, address string, h Host, log hclog.Logger) 
 	d := net.Dialer{Timeout: dialTimeout}
 	if c, err := d.DialContext(ctx, "unix", path); err == nil {
 		_ = c.Close()
-		return nil, InUse(ctx, dir)
+		return nil, fmt.Errorf("%w: %s answers; it is another host's", ErrInUse, path)
 	}
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("removing the socket of a dead host: %w", err)

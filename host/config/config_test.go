@@ -127,15 +127,15 @@ transport "stdio" {
   enabled = "yes"
   listen  = "ws://127.0.0.1:1"
 }`, `
-host.hcl:2:21: command holds a number, want only strings
+host.hcl:2:21: command holds the number 3, want only strings
 host.hcl:2:24: command holds a bool, want only strings
-host.hcl:3:19: env.A is a number, want a string
+host.hcl:3:19: env.A is the number 1, want a string
 host.hcl:3:38: env.C is a list, want a string
 host.hcl:4:13: dir is null; leave the key out instead
-host.hcl:5:13: framing is a number, want a string
+host.hcl:5:13: framing is the number 7, want a string
 host.hcl:8:23: max_message_bytes is 1.5, want a whole number that is not huge
-host.hcl:9:23: max_connections is a string, want a number
-host.hcl:10:23: slow_after is a number, want a duration
+host.hcl:9:23: max_connections is a string, want a whole number
+host.hcl:10:23: slow_after is the number 30, want a duration
 host.hcl:13:13: enabled is a string, want a bool
 host.hcl:14:13: listen is a string, want a list of strings`},
 		{"values that are not allowed", `application {

@@ -339,7 +339,7 @@ func (p *parser) check(k key, want transport.ConfigType) bool {
 			fine := true
 			for _, v := range o {
 				if _, ok := v.value.(string); !ok {
-					p.complain(v.at, "", "%s.%s is %s, want a string", k.name, v.name, article(kindOf(v.value)))
+					p.complain(v.at, "", "%s.%s is %s, want a string", k.name, v.name, kindOf(v.value))
 					fine = false
 				}
 			}
@@ -350,7 +350,7 @@ func (p *parser) check(k key, want transport.ConfigType) bool {
 			return true
 		}
 	}
-	p.complain(k.at, "", "%s is %s, want %s", k.name, article(kindOf(k.value)), article(string(want)))
+	p.complain(k.at, "", "%s is %s, want %s", k.name, kindOf(k.value), wanted(want))
 	return false
 }
 
@@ -359,30 +359,34 @@ func (p *parser) strings(name string, elements list) bool {
 	fine := true
 	for _, e := range elements {
 		if _, ok := e.value.(string); !ok {
-			p.complain(e.at, "", "%s holds %s, want only strings", name, article(kindOf(e.value)))
+			p.complain(e.at, "", "%s holds %s, want only strings", name, kindOf(e.value))
 			fine = false
 		}
 	}
 	return fine
 }
 
-func article(kind string) string {
-	if strings.HasPrefix(kind, "o") {
-		return "an " + kind
+// wanted names a type as a person would.
+func wanted(t transport.ConfigType) string {
+	switch t {
+	case transport.TypeNumber:
+		return "a whole number"
+	case transport.TypeObject:
+		return "an object"
 	}
-	return "a " + kind
+	return "a " + string(t)
 }
 
 func kindOf(v any) string {
-	switch v.(type) {
+	switch v := v.(type) {
 	case string:
-		return "string"
+		return "a string"
 	case bool:
-		return "bool"
+		return "a bool"
 	case *big.Float:
-		return "number"
+		return "the number " + v.Text('g', 20)
 	case list:
-		return "list"
+		return "a list"
 	}
-	return "object"
+	return "an object"
 }

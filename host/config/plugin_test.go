@@ -62,14 +62,14 @@ func TestMistakesInPluginKeys(t *testing.T) {
 		{"all at once", "breed = \"grey\"\nspeed = 1.5\ntame = 1\nrest = \"long\"\nnames = [1, \"x\"]\nloft = 3",
 			`host.hcl:3:9: breed is "grey"; allowed are homing, racing
 host.hcl:4:9: speed is 1.5, want a whole number that is not huge
-host.hcl:5:8: tame is a number, want a bool
+host.hcl:5:8: tame is the number 1, want a bool
 host.hcl:6:8: rest is "long", want a duration; write it as "30s", "5m" or "250ms"
-host.hcl:7:10: names holds a number, want only strings
-host.hcl:8:8: loft is a number, want an object`},
+host.hcl:7:10: names holds the number 1, want only strings
+host.hcl:8:8: loft is the number 3, want an object`},
 		{"nested", "breed = \"homing\"\nloft = { perchs = 1, perches = \"x\" }",
 			`host.hcl:4:8: transport "pigeon".loft needs the key "key_file"; opens the loft
 host.hcl:4:10: unsupported key "perchs" in transport "pigeon".loft; did you mean "perches"? allowed are key_file, perches
-host.hcl:4:32: perches is a string, want a number`},
+host.hcl:4:32: perches is a string, want a whole number`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			got, err := transportOf(t, tt.keys).PluginConfig(description())

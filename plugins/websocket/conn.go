@@ -134,10 +134,10 @@ var errNotUTF8 = errors.New("not UTF-8")
 // one byte over the limit.
 func (c *conn) readMessage(r io.Reader) ([]byte, error) {
 	limit := c.server.cfg.MaxMessageBytes
-	p := c.server.buffers.get()
+	p := c.server.buffers.get(0)
 	for {
 		if len(p) == cap(p) {
-			p = append(p, 0)[:len(p)]
+			p = c.server.buffers.grow(p, 1)
 		}
 		n, err := r.Read(p[len(p):min(cap(p), limit+1)])
 		p = p[:len(p)+n]

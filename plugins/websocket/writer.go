@@ -16,24 +16,51 @@ import (
 // messages and their headers can only be pongs to a peer that does not read.
 const maxPending = 512 << 10
 
-// keptBuffer is the largest buffer that goes back into the pool.
-const keptBuffer = 128 << 10
+const (
+	smallBuffer = 4 << 10   // most messages, and most batches
+	largeBuffer = 128 << 10 // a message of 64 KiB, and another on its heels
+	keptBuffer  = 512 << 10 // a window of messages with their headers; larger ones are left to the collector
+)
 
 // buffers holds the buffers of writers and readers, which have one only while
-// they have bytes: an idle connection holds none.
-type buffers struct{ pool sync.Pool }
+// they have bytes: an idle connection holds none. There are two sizes, because
+// growing a small one to 64 KiB by doubling costs more than the message.
+type buffers struct{ small, large sync.Pool }
 
-func (b *buffers) get() []byte {
-	if p, ok := b.pool.Get().(*[]byte); ok {
+func (b *buffers) get(size int) []byte {
+	pool, least := &b.small, smallBuffer
+	if size > smallBuffer {
+		pool, least = &b.large, largeBuffer
+	}
+	if p, ok := pool.Get().(*[]byte); ok && cap(*p) >= size {
 		return (*p)[:0]
 	}
-	return make([]byte, 0, 4<<10)
+	return make([]byte, 0, max(size, least))
 }
 
 func (b *buffers) put(p []byte) {
-	if cap(p) <= keptBuffer {
-		b.pool.Put(&p)
+	switch c := cap(p); {
+	case c < smallBuffer || c > keptBuffer:
+	case c < largeBuffer:
+		b.small.Put(&p)
+	default:
+		b.large.Put(&p)
 	}
+}
+
+// grow returns p with room for n more bytes, and for as many again as p has if
+// that is little, half as many if it is much.
+func (b *buffers) grow(p []byte, n int) []byte {
+	if cap(p)-len(p) >= n {
+		return p
+	}
+	more := cap(p)
+	if more >= keptBuffer {
+		more /= 2
+	}
+	grown := append(b.get(max(len(p)+n, cap(p)+more)), p...)
+	b.put(p)
+	return grown
 }
 
 // A writer is the outgoing half of one socket. What is appended during a batch
@@ -105,10 +132,7 @@ func (w *writer) control(opcode int, p []byte) {
 func (w *writer) text(p []byte) { w.control(websocket.TextMessage, p) }
 
 func (w *writer) appendLocked(opcode int, p []byte) {
-	if w.buf == nil {
-		w.buf = w.buffers.get()
-	}
-	w.buf = appendFrame(w.buf, opcode, p)
+	w.buf = appendFrame(w.buffers.grow(w.buf, maxFrameHeader+len(p)), opcode, p)
 }
 
 // flush writes what is pending, as far as that does not block.
@@ -185,6 +209,9 @@ func (w *writer) failLocked() {
 	w.buf, w.messages, w.bytes = nil, 0, 0
 	_ = w.sock.Close()
 }
+
+// maxFrameHeader is the longest header of an unmasked frame.
+const maxFrameHeader = 10
 
 // appendFrame appends one unmasked frame (RFC 6455, section 5.2).
 func appendFrame(b []byte, opcode int, p []byte) []byte {

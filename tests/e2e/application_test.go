@@ -6,6 +6,8 @@ import (
 	"bufio"
 	"fmt"
 	"os"
+	"os/signal"
+	"syscall"
 	"testing"
 	"time"
 
@@ -36,7 +38,9 @@ func actAsApplication(mode string) int {
 			fmt.Println("Server listening on port 3000 {")
 		}
 	case "never reads":
-		select {}
+		c := make(chan os.Signal, 1)
+		signal.Notify(c, syscall.SIGUSR1)
+		<-c
 	}
 	r := transport.NewFrameReader(os.Stdin, transport.NDJSON, 128<<20)
 	w := bufio.NewWriterSize(os.Stdout, 1<<20)

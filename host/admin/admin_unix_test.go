@@ -1,0 +1,128 @@
+//go:build unix
+
+package admin
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/hashicorp/go-hclog"
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+type fakeHost struct{ serving bool }
+
+func (fakeHost) AdminStatus() any      { return map[string]string{"state": "serving"} }
+func (fakeHost) AdminPlugins() any     { return []string{"websocket"} }
+func (fakeHost) AdminConnections() any { return []int{1, 2} }
+func (h fakeHost) Serving() bool       { return h.serving }
+func (fakeHost) RestartPlugin(_ context.Context, name string) error {
+	if name != "websocket" {
+		return errors.New("there is no transport " + name)
+	}
+	return nil
+}
+
+// serve answers in a new directory until the test ends.
+func serve(t *testing.T, h Host, log hclog.Logger) (dir string, s *Server) {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "adm")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err = Listen(t.Context(), dir, "127.0.0.1:0", h, log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_ = s.Run(ctx)
+	}()
+	t.Cleanup(func() {
+		cancel()
+		<-done
+		if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
+			t.Errorf("left behind: %v, %v", left, err)
+		}
+		_ = os.RemoveAll(dir)
+	})
+	return dir, s
+}
+
+func TestAskingAHost(t *testing.T) {
+	log := hclog.New(&hclog.LoggerOptions{Level: hclog.Info, Output: t.Output()})
+	dir, s := serve(t, fakeHost{serving: true}, log)
+	if info, err := os.Stat(filepath.Join(dir, SocketName)); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("socket %v, %v; want mode 0600", info.Mode(), err)
+	}
+	c := NewClient(dir)
+	var status map[string]string
+	if err := c.Status(t.Context(), &status); err != nil || status["state"] != "serving" {
+		t.Errorf("Status = %v, %v", status, err)
+	}
+	var conns []int
+	if err := c.Connections(t.Context(), &conns); err != nil || len(conns) != 2 {
+		t.Errorf("Connections = %v, %v", conns, err)
+	}
+	if err := c.RestartPlugin(t.Context(), "websocket"); err != nil {
+		t.Errorf("RestartPlugin: %v", err)
+	}
+	if err := c.RestartPlugin(t.Context(), "x/y"); err == nil || err.Error() != "there is no transport x/y" {
+		t.Errorf("RestartPlugin of nothing: %v", err)
+	}
+	if err := c.SetLogLevel(t.Context(), "debug"); err != nil || !log.IsDebug() {
+		t.Errorf("SetLogLevel: %v, debug %v", err, log.IsDebug())
+	}
+	if err := c.SetLogLevel(t.Context(), "loud"); err == nil || !strings.Contains(err.Error(), "one of trace, debug") {
+		t.Errorf("SetLogLevel of nonsense: %v", err)
+	}
+	for path, want := range map[string]int{"/healthz": 200, "/readyz": 200, "/v1/status": 200, "/v1/connections": 404, "/v1/plugins": 404} {
+		tr := &http.Transport{DisableKeepAlives: true}
+		resp, err := (&http.Client{Transport: tr}).Get("http://" + s.Address() + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = resp.Body.Close()
+		if resp.StatusCode != want {
+			t.Errorf("%s on TCP: %d, want %d", path, resp.StatusCode, want)
+		}
+	}
+}
+
+func TestSecondHostIsRefusedAndADeadOneReplaced(t *testing.T) {
+	dir, _ := serve(t, fakeHost{}, hclog.NewNullLogger())
+	if _, err := Listen(t.Context(), dir, "", fakeHost{}, hclog.NewNullLogger()); !errors.Is(err, ErrInUse) {
+		t.Errorf("a second host: %v", err)
+	}
+	other, err := os.MkdirTemp("", "adm")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(other)
+	l, err := net.Listen("unix", filepath.Join(other, SocketName))
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.(*net.UnixListener).SetUnlinkOnClose(false)
+	_ = l.Close()
+	if err := NewClient(other).Status(t.Context(), nil); !errors.Is(err, ErrNoHost) || !strings.Contains(err.Error(), "start one with: transporthost run") {
+		t.Errorf("asking a dead host: %v", err)
+	}
+	s, err := Listen(t.Context(), other, "", fakeHost{}, hclog.NewNullLogger())
+	if err != nil {
+		t.Fatalf("after a dead host: %v", err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	_ = s.Run(ctx)
+}
