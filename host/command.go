@@ -7,6 +7,8 @@ import (
 	"io/fs"
 	"runtime"
 	"runtime/debug"
+	"strconv"
+	"strings"
 
 	"github.com/transporthost/transporthost/host/admin"
 	"github.com/transporthost/transporthost/host/application"
@@ -159,15 +161,47 @@ func ask(ctx context.Context, e catalog.Entry, opts supervisor.Options) PluginIn
 	return info
 }
 
-// AskStatus asks the host of a runtime directory for its status.
-func AskStatus(ctx context.Context, runtimeDir string) (Status, error) {
-	var s Status
-	return s, admin.NewClient(runtimeDir).Status(ctx, &s)
+// A RunningHost is where to ask a host that runs.
+type RunningHost struct {
+	PID int
+	dir string
 }
 
-// AskRestart asks the host of a runtime directory to replace a process.
-func AskRestart(ctx context.Context, runtimeDir, instance string) error {
-	return admin.NewClient(runtimeDir).RestartPlugin(ctx, instance)
+// FindHost returns the host that uses a runtime directory. If several do, pid
+// says which; 0 is the only one.
+func FindHost(runtimeDir string, pid int) (RunningHost, error) {
+	var found []RunningHost
+	for _, r := range runs(runtimeDir) {
+		if running(r.PID) && (pid == 0 || pid == r.PID) {
+			found = append(found, r)
+		}
+	}
+	switch len(found) {
+	case 0:
+		if pid != 0 {
+			return RunningHost{}, fmt.Errorf("%w: none with pid %d in %s", admin.ErrNoHost, pid, runtimeDir)
+		}
+		return RunningHost{}, fmt.Errorf("%w: none in %s; start one with: transporthost run", admin.ErrNoHost, runtimeDir)
+	case 1:
+		return found[0], nil
+	}
+	var pids []string
+	for _, r := range found {
+		pids = append(pids, strconv.Itoa(r.PID))
+	}
+	return RunningHost{}, fmt.Errorf("several hosts run in %s; choose one with --pid: %s", runtimeDir, strings.Join(pids, ", "))
+}
+
+// Status asks the host for its status.
+func (r RunningHost) Status(ctx context.Context) (Status, error) {
+	var s Status
+	err := admin.NewClient(r.dir).Status(ctx, &s)
+	return s, err
+}
+
+// RestartPlugin asks the host to replace a process.
+func (r RunningHost) RestartPlugin(ctx context.Context, instance string) error {
+	return admin.NewClient(r.dir).RestartPlugin(ctx, instance)
 }
 
 // VersionLine is what `transporthost version` prints.

@@ -24,10 +24,11 @@ type Config struct {
 	// PluginDirs are searched for the executables transport-NAME, in this
 	// order. Empty: plugins/ beside this program.
 	PluginDirs []string
-	// RuntimeDir is a directory that only this user can enter, for sockets.
-	// Empty: one under the system's temporary directory, removed at the end.
+	// RuntimeDir is a directory that only this user can enter, for sockets; hosts
+	// may share it. Empty: one under the system's temporary directory, removed
+	// at the end.
 	RuntimeDir string
-	// Admin opens the admin socket in RuntimeDir, for `transporthost status`.
+	// Admin opens an admin socket below RuntimeDir, for `transporthost status`.
 	Admin bool
 	// AdminListen is a HOST:PORT for health checks; empty: none.
 	AdminListen string

@@ -133,7 +133,7 @@ func (h *Host) Run(ctx context.Context) (err error) {
 		middle.start(ctx, h.terminal.Run)
 	}
 	if h.cfg.Admin {
-		socket, err := admin.Listen(ctx, h.cfg.RuntimeDir, h.cfg.AdminListen, h, h.cfg.Logger)
+		socket, err := admin.Listen(ctx, dir, h.cfg.AdminListen, h, h.cfg.Logger)
 		if err != nil {
 			return err
 		}

@@ -45,16 +45,28 @@ func runtimeDir(configured string) (dir string, remove func(), err error) {
 // runPrefix and the pid of a host name the directory of one run.
 const runPrefix = "r"
 
-// sweep removes the directories of hosts that are gone.
-func sweep(dir string) {
+// runs lists the directories of runs below a runtime directory.
+func runs(dir string) []RunningHost {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
-		return
+		return nil // nobody has run here yet
 	}
+	var list []RunningHost
 	for _, e := range entries {
-		pid, err := strconv.Atoi(strings.TrimPrefix(e.Name(), runPrefix))
-		if err == nil && strings.HasPrefix(e.Name(), runPrefix) && e.IsDir() && !running(pid) {
-			_ = os.RemoveAll(filepath.Join(dir, e.Name()))
+		text, ok := strings.CutPrefix(e.Name(), runPrefix)
+		pid, err := strconv.Atoi(text)
+		if ok && err == nil && pid > 0 && e.IsDir() {
+			list = append(list, RunningHost{PID: pid, dir: filepath.Join(dir, e.Name())})
+		}
+	}
+	return list
+}
+
+// sweep removes the directories of hosts that are gone.
+func sweep(dir string) {
+	for _, r := range runs(dir) {
+		if !running(r.PID) {
+			_ = os.RemoveAll(r.dir)
 		}
 	}
 }

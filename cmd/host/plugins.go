@@ -64,7 +64,7 @@ started and asked.`,
 }
 
 func newPluginsRestart(io streams) *cobra.Command {
-	var runtimeDir string
+	var which target
 	c := &cobra.Command{
 		Use:     "restart NAME",
 		Short:   "Replace the process of one transport",
@@ -77,17 +77,17 @@ func newPluginsRestart(io streams) *cobra.Command {
 			return nil
 		},
 		RunE: func(c *cobra.Command, args []string) error {
-			dir, err := resolveRuntimeDir(runtimeDir)
-			if err != nil {
-				return err
+			h, err := which.find()
+			if err == nil {
+				err = h.RestartPlugin(c.Context(), args[0])
 			}
-			if err := host.AskRestart(c.Context(), dir, args[0]); err != nil {
+			if err != nil {
 				return fmt.Errorf("restarting %q: %w", args[0], err)
 			}
 			fmt.Fprintf(io.err, "transporthost: %s is ready\n", args[0])
 			return nil
 		},
 	}
-	c.Flags().StringVar(&runtimeDir, "runtime-dir", "", "`DIR` of the host")
+	which.flags(c)
 	return c
 }

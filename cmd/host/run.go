@@ -65,7 +65,7 @@ the application is the program behind --.`,
 	fl.StringVar(&f.flags.Framing, "framing", "", "how the program's messages are told apart: ndjson (default) or content-length")
 	fl.BoolVar(&f.flags.Remote, "remote", false, "also serve peers behind a relay (plugin remotecontrol)")
 	fl.StringArrayVar(&f.pluginDirs, "plugin-dir", nil, "`DIR` with the plugins; default: plugins/ beside this program; may be repeated")
-	fl.StringVar(&f.runtimeDir, "runtime-dir", "", "`DIR` for sockets, one per host; default: see transporthost status --help")
+	fl.StringVar(&f.runtimeDir, "runtime-dir", "", "`DIR` for sockets; default: see transporthost status --help")
 	fl.StringVar(&f.logLevel, "log-level", "info", "trace, debug, info, warn or error")
 	fl.BoolVar(&f.logJSON, "log-json", false, "log lines as JSON")
 	_ = c.RegisterFlagCompletionFunc("mode", cobra.FixedCompletions([]string{"per-connection", "shared"}, cobra.ShellCompDirectiveNoFileComp))

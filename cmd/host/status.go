@@ -12,7 +12,7 @@ import (
 )
 
 func newStatus(io streams) *cobra.Command {
-	var runtimeDir string
+	var which target
 	var asJSON, watch bool
 	c := &cobra.Command{
 		Use:   "status",
@@ -23,12 +23,12 @@ func newStatus(io streams) *cobra.Command {
   transporthost status --watch`,
 		Args: noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			dir, err := resolveRuntimeDir(runtimeDir)
+			h, err := which.find()
 			if err != nil {
 				return err
 			}
 			for {
-				s, err := host.AskStatus(c.Context(), dir)
+				s, err := h.Status(c.Context())
 				if err != nil {
 					return err
 				}
@@ -46,7 +46,7 @@ func newStatus(io streams) *cobra.Command {
 			}
 		},
 	}
-	c.Flags().StringVar(&runtimeDir, "runtime-dir", "", "`DIR` of the host")
+	which.flags(c)
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	c.Flags().BoolVar(&watch, "watch", false, "print again every second")
 	return c

@@ -55,7 +55,7 @@ func Listen(ctx context.Context, dir, address string, h Host, log hclog.Logger) 
 	d := net.Dialer{Timeout: dialTimeout}
 	if c, err := d.DialContext(ctx, "unix", path); err == nil {
 		_ = c.Close()
-		return nil, fmt.Errorf("%w: %s answers; choose another --runtime-dir", ErrInUse, path)
+		return nil, fmt.Errorf("%w: %s answers; it is another host's", ErrInUse, path)
 	}
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("removing the socket of a dead host: %w", err)

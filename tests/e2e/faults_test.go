@@ -402,3 +402,16 @@ func TestNobodyOutlivesTheHost(t *testing.T) {
 	_ = os.RemoveAll(h.runtime)
 	_ = os.Mkdir(h.runtime, 0o700) // what a killed host leaves is its next start's to sweep
 }
+
+func TestSeveralHostsInOneDirectory(t *testing.T) {
+	one := start(t, "--listen", "ws://127.0.0.1:0", "--builtin", "echo")
+	two := start(t, "--listen", "ws://127.0.0.1:0", "--builtin", "echo", "--runtime-dir", one.runtime)
+	out, err := exec.Command(bin().host(), "status", "--runtime-dir", one.runtime).CombinedOutput()
+	if err == nil || !strings.Contains(string(out), "several hosts run in "+one.runtime+"; choose one with --pid: ") {
+		t.Errorf("status: %v, %s", err, out)
+	}
+	out, err = exec.Command(bin().host(), "status", "--runtime-dir", one.runtime, "--pid", fmt.Sprint(two.cmd.Process.Pid)).CombinedOutput()
+	if err != nil || !strings.Contains(string(out), fmt.Sprintf("pid %d", two.cmd.Process.Pid)) {
+		t.Errorf("status of the second: %v, %s", err, out)
+	}
+}
