@@ -27,6 +27,7 @@ type (
 	Locality          = transport.Locality
 	AuthStrictness    = transport.AuthStrictness
 	StartParams       = transport.StartParams
+	Inherited         = transport.Inherited
 	Status            = transport.Status
 	Credentials       = transport.Credentials
 	CredentialsChange = transport.CredentialsChange

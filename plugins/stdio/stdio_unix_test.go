@@ -16,7 +16,6 @@ import (
 
 	pluginsdk "github.com/transporthost/transporthost/plugin-sdk"
 	"github.com/transporthost/transporthost/plugin-sdk/pluginsdktest"
-	"github.com/transporthost/transporthost/shared/transport"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -52,7 +51,7 @@ func params(t *testing.T, config string) (pluginsdk.StartParams, terminal) {
 	_ = outR.SetReadDeadline(time.Now().Add(pluginsdktest.Timeout))
 	return pluginsdk.StartParams{
 		Config:    json.RawMessage(config),
-		Inherited: []transport.Inherited{{Name: "stdin", FD: give(inR)}, {Name: "stdout", FD: give(outW)}},
+		Inherited: []pluginsdk.Inherited{{Name: "stdin", FD: give(inR)}, {Name: "stdout", FD: give(outW)}},
 	}, terminal{inW, bufio.NewReader(outR)}
 }
 
