@@ -166,6 +166,12 @@ func (h *Host) RecoverUnauthorized(ctx context.Context, generation uint64) (Cred
 	return h.server.RecoverUnauthorized(ctx, generation)
 }
 
+// ClientName returns what the program at the host's terminal calls itself in
+// its initialize request. It waits for that request; a host without a terminal
+// answers at once, with "". [ErrNotFound] says that the terminal's peer left
+// without a name.
+func (h *Host) ClientName(ctx context.Context) (string, error) { return h.server.ClientName(ctx) }
+
 // LoadState returns what this instance saved under key, or [ErrNotFound].
 func (h *Host) LoadState(ctx context.Context, key string) ([]byte, error) {
 	return h.server.LoadState(ctx, key)

@@ -108,14 +108,49 @@ func (h *Host) Unknown(conn transport.ConnID) {
 // EndBatch implements [rpc.Events].
 func (h *Host) EndBatch() {}
 
-// Credentials implements [rpc.HostCalls]: none are granted.
-func (h *Host) Credentials(context.Context) (transport.Credentials, error) {
+// Answers are what the scripted host says to the questions of the transport.
+// Without a function it grants no credentials, and has no terminal.
+type Answers struct {
+	Credentials         func(ctx context.Context) (transport.Credentials, error)
+	RecoverUnauthorized func(ctx context.Context, generation uint64) (transport.Credentials, error)
+	ClientName          func(ctx context.Context) (string, error)
+}
+
+// Answer makes a what the host says from now on.
+func (h *Host) Answer(a Answers) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.answers = a
+}
+
+func (h *Host) answer() Answers {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.answers
+}
+
+// Credentials implements [rpc.HostCalls].
+func (h *Host) Credentials(ctx context.Context) (transport.Credentials, error) {
+	if f := h.answer().Credentials; f != nil {
+		return f(ctx)
+	}
 	return transport.Credentials{}, transport.ErrNotGranted
 }
 
-// RecoverUnauthorized implements [rpc.HostCalls]: none are granted.
-func (h *Host) RecoverUnauthorized(context.Context, uint64) (transport.Credentials, error) {
+// RecoverUnauthorized implements [rpc.HostCalls].
+func (h *Host) RecoverUnauthorized(ctx context.Context, generation uint64) (transport.Credentials, error) {
+	if f := h.answer().RecoverUnauthorized; f != nil {
+		return f(ctx, generation)
+	}
 	return transport.Credentials{}, transport.ErrNotGranted
+}
+
+// ClientName implements [rpc.HostCalls].
+func (h *Host) ClientName(ctx context.Context) (string, error) {
+	if f := h.answer().ClientName; f != nil {
+		return f(ctx)
+	}
+	return "", nil
 }
 
 // LoadState implements [rpc.HostCalls].

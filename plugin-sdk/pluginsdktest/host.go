@@ -50,6 +50,7 @@ type Host struct {
 	statuses []transport.Status
 	state    map[string][]byte
 	joined   map[transport.ConnID][]byte
+	answers  Answers
 	windows  map[transport.ConnID]*windows
 	stalled  bool // messages are not consumed
 }
