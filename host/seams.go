@@ -43,6 +43,10 @@ func (hostCalls) RecoverUnauthorized(context.Context, uint64) (transport.Credent
 	return transport.Credentials{}, notGranted("credentials")
 }
 
+func (hostCalls) ClientName(context.Context) (string, error) {
+	return "", notGranted("the client's name")
+}
+
 func (hostCalls) LoadState(context.Context, string) ([]byte, error) {
 	return nil, notGranted("state")
 }

@@ -169,9 +169,11 @@ func statusFromProto(s *pb.ReportStatusCall) transport.Status {
 }
 
 func credentialsToProto(c transport.Credentials) *pb.Credentials {
-	return &pb.Credentials{AccessToken: string(c.AccessToken), AccountId: c.AccountID, Generation: c.Generation}
+	return &pb.Credentials{AccessToken: string(c.AccessToken), AccountId: c.AccountID, Generation: c.Generation, Fedramp: c.FedRAMP}
 }
 
 func credentialsFromProto(c *pb.Credentials) transport.Credentials {
-	return transport.Credentials{AccessToken: transport.Secret(c.GetAccessToken()), AccountID: c.GetAccountId(), Generation: c.GetGeneration()}
+	return transport.Credentials{
+		AccessToken: transport.Secret(c.GetAccessToken()), AccountID: c.GetAccountId(), Generation: c.GetGeneration(), FedRAMP: c.GetFedramp(),
+	}
 }

@@ -18,6 +18,7 @@ import (
 type HostCalls interface {
 	Credentials(ctx context.Context) (transport.Credentials, error)
 	RecoverUnauthorized(ctx context.Context, generation uint64) (transport.Credentials, error)
+	ClientName(ctx context.Context) (string, error)
 	LoadState(ctx context.Context, key string) ([]byte, error)
 	SaveState(ctx context.Context, key string, value []byte) error
 	DeleteState(ctx context.Context, key string) error
@@ -84,6 +85,11 @@ func answerCall(ctx context.Context, call *pb.HostCall, calls HostCalls) *pb.Hos
 		var c transport.Credentials
 		if c, err = calls.RecoverUnauthorized(ctx, k.RecoverUnauthorized.GetGeneration()); err == nil {
 			r.Kind = &pb.HostReply_Credentials{Credentials: credentialsToProto(c)}
+		}
+	case *pb.HostCall_ClientName:
+		var name string
+		if name, err = calls.ClientName(ctx); err == nil {
+			r.Kind = &pb.HostReply_ClientName{ClientName: &pb.ClientName{Name: name}}
 		}
 	case *pb.HostCall_LoadState:
 		var v []byte

@@ -295,6 +295,12 @@ func (s *Server) RecoverUnauthorized(ctx context.Context, generation uint64) (tr
 	return credentialsFromProto(r.GetCredentials()), err
 }
 
+// ClientName asks the host for the name of the program at its terminal.
+func (s *Server) ClientName(ctx context.Context) (string, error) {
+	r, err := s.asker.ask(ctx, &pb.HostCall{Kind: &pb.HostCall_ClientName{ClientName: &pb.ClientNameCall{}}})
+	return r.GetClientName().GetName(), err
+}
+
 // LoadState reads what was saved under key.
 func (s *Server) LoadState(ctx context.Context, key string) ([]byte, error) {
 	r, err := s.asker.ask(ctx, &pb.HostCall{Kind: &pb.HostCall_LoadState{LoadState: &pb.LoadStateCall{Key: key}}})

@@ -71,4 +71,5 @@ type Credentials struct {
 	AccessToken Secret
 	AccountID   string
 	Generation  uint64
+	FedRAMP     bool // the account is one of a FedRAMP workspace
 }

@@ -2077,6 +2077,7 @@ type HostCall struct {
 	//	*HostCall_SaveState
 	//	*HostCall_DeleteState
 	//	*HostCall_ReportStatus
+	//	*HostCall_ClientName
 	Kind          isHostCall_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2180,6 +2181,15 @@ func (x *HostCall) GetReportStatus() *ReportStatusCall {
 	return nil
 }
 
+func (x *HostCall) GetClientName() *ClientNameCall {
+	if x != nil {
+		if x, ok := x.Kind.(*HostCall_ClientName); ok {
+			return x.ClientName
+		}
+	}
+	return nil
+}
+
 type isHostCall_Kind interface {
 	isHostCall_Kind()
 }
@@ -2208,6 +2218,10 @@ type HostCall_ReportStatus struct {
 	ReportStatus *ReportStatusCall `protobuf:"bytes,7,opt,name=report_status,json=reportStatus,proto3,oneof"`
 }
 
+type HostCall_ClientName struct {
+	ClientName *ClientNameCall `protobuf:"bytes,8,opt,name=client_name,json=clientName,proto3,oneof"`
+}
+
 func (*HostCall_Credentials) isHostCall_Kind() {}
 
 func (*HostCall_RecoverUnauthorized) isHostCall_Kind() {}
@@ -2219,6 +2233,8 @@ func (*HostCall_SaveState) isHostCall_Kind() {}
 func (*HostCall_DeleteState) isHostCall_Kind() {}
 
 func (*HostCall_ReportStatus) isHostCall_Kind() {}
+
+func (*HostCall_ClientName) isHostCall_Kind() {}
 
 type CredentialsCall struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2300,6 +2316,44 @@ func (x *RecoverUnauthorizedCall) GetGeneration() uint64 {
 	return 0
 }
 
+// ClientNameCall is answered once the peer at the terminal has said its name; at
+// once, with an empty one, by a host without a terminal.
+type ClientNameCall struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ClientNameCall) Reset() {
+	*x = ClientNameCall{}
+	mi := &file_transporthost_transport_v1_transport_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ClientNameCall) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ClientNameCall) ProtoMessage() {}
+
+func (x *ClientNameCall) ProtoReflect() protoreflect.Message {
+	mi := &file_transporthost_transport_v1_transport_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ClientNameCall.ProtoReflect.Descriptor instead.
+func (*ClientNameCall) Descriptor() ([]byte, []int) {
+	return file_transporthost_transport_v1_transport_proto_rawDescGZIP(), []int{36}
+}
+
 type LoadStateCall struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Key           string                 `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
@@ -2309,7 +2363,7 @@ type LoadStateCall struct {
 
 func (x *LoadStateCall) Reset() {
 	*x = LoadStateCall{}
-	mi := &file_transporthost_transport_v1_transport_proto_msgTypes[36]
+	mi := &file_transporthost_transport_v1_transport_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2321,7 +2375,7 @@ func (x *LoadStateCall) String() string {
 func (*LoadStateCall) ProtoMessage() {}
 
 func (x *LoadStateCall) ProtoReflect() protoreflect.Message {
-	mi := &file_transporthost_transport_v1_transport_proto_msgTypes[36]
+	mi := &file_transporthost_transport_v1_transport_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2334,7 +2388,7 @@ func (x *LoadStateCall) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LoadStateCall.ProtoReflect.Descriptor instead.
 func (*LoadStateCall) Descriptor() ([]byte, []int) {
-	return file_transporthost_transport_v1_transport_proto_rawDescGZIP(), []int{36}
+	return file_transporthost_transport_v1_transport_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *LoadStateCall) GetKey() string {
@@ -2354,7 +2408,7 @@ type SaveStateCall struct {
 
 func (x *SaveStateCall) Reset() {
 	*x = SaveStateCall{}
-	mi := &file_transporthost_transport_v1_transport_proto_msgTypes[37]
+	mi := &file_transporthost_transport_v1_transport_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2366,7 +2420,7 @@ func (x *SaveStateCall) String() string {
 func (*SaveStateCall) ProtoMessage() {}
 
 func (x *SaveStateCall) ProtoReflect() protoreflect.Message {
-	mi := &file_transporthost_transport_v1_transport_proto_msgTypes[37]
+	mi := &file_transporthost_transport_v1_transport_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2379,7 +2433,7 @@ func (x *SaveStateCall) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SaveStateCall.ProtoReflect.Descriptor instead.
 func (*SaveStateCall) Descriptor() ([]byte, []int) {
-	return file_transporthost_transport_v1_transport_proto_rawDescGZIP(), []int{37}
+	return file_transporthost_transport_v1_transport_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *SaveStateCall) GetKey() string {
@@ -2405,7 +2459,7 @@ type DeleteStateCall struct {
 
 func (x *DeleteStateCall) Reset() {
 	*x = DeleteStateCall{}
-	mi := &file_transporthost_transport_v1_transport_proto_msgTypes[38]
+	mi := &file_transporthost_transport_v1_transport_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2417,7 +2471,7 @@ func (x *DeleteStateCall) String() string {
 func (*DeleteStateCall) ProtoMessage() {}
 
 func (x *DeleteStateCall) ProtoReflect() protoreflect.Message {
-	mi := &file_transporthost_transport_v1_transport_proto_msgTypes[38]
+	mi := &file_transporthost_transport_v1_transport_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2430,7 +2484,7 @@ func (x *DeleteStateCall) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteStateCall.ProtoReflect.Descriptor instead.
 func (*DeleteStateCall) Descriptor() ([]byte, []int) {
-	return file_transporthost_transport_v1_transport_proto_rawDescGZIP(), []int{38}
+	return file_transporthost_transport_v1_transport_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *DeleteStateCall) GetKey() string {
@@ -2453,7 +2507,7 @@ type ReportStatusCall struct {
 
 func (x *ReportStatusCall) Reset() {
 	*x = ReportStatusCall{}
-	mi := &file_transporthost_transport_v1_transport_proto_msgTypes[39]
+	mi := &file_transporthost_transport_v1_transport_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2465,7 +2519,7 @@ func (x *ReportStatusCall) String() string {
 func (*ReportStatusCall) ProtoMessage() {}
 
 func (x *ReportStatusCall) ProtoReflect() protoreflect.Message {
-	mi := &file_transporthost_transport_v1_transport_proto_msgTypes[39]
+	mi := &file_transporthost_transport_v1_transport_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2478,7 +2532,7 @@ func (x *ReportStatusCall) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportStatusCall.ProtoReflect.Descriptor instead.
 func (*ReportStatusCall) Descriptor() ([]byte, []int) {
-	return file_transporthost_transport_v1_transport_proto_rawDescGZIP(), []int{39}
+	return file_transporthost_transport_v1_transport_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *ReportStatusCall) GetState() string {
@@ -2524,6 +2578,7 @@ type HostReply struct {
 	//
 	//	*HostReply_Credentials
 	//	*HostReply_State
+	//	*HostReply_ClientName
 	Kind          isHostReply_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2531,7 +2586,7 @@ type HostReply struct {
 
 func (x *HostReply) Reset() {
 	*x = HostReply{}
-	mi := &file_transporthost_transport_v1_transport_proto_msgTypes[40]
+	mi := &file_transporthost_transport_v1_transport_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2543,7 +2598,7 @@ func (x *HostReply) String() string {
 func (*HostReply) ProtoMessage() {}
 
 func (x *HostReply) ProtoReflect() protoreflect.Message {
-	mi := &file_transporthost_transport_v1_transport_proto_msgTypes[40]
+	mi := &file_transporthost_transport_v1_transport_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2556,7 +2611,7 @@ func (x *HostReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HostReply.ProtoReflect.Descriptor instead.
 func (*HostReply) Descriptor() ([]byte, []int) {
-	return file_transporthost_transport_v1_transport_proto_rawDescGZIP(), []int{40}
+	return file_transporthost_transport_v1_transport_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *HostReply) GetId() uint64 {
@@ -2598,6 +2653,15 @@ func (x *HostReply) GetState() *State {
 	return nil
 }
 
+func (x *HostReply) GetClientName() *ClientName {
+	if x != nil {
+		if x, ok := x.Kind.(*HostReply_ClientName); ok {
+			return x.ClientName
+		}
+	}
+	return nil
+}
+
 type isHostReply_Kind interface {
 	isHostReply_Kind()
 }
@@ -2610,9 +2674,15 @@ type HostReply_State struct {
 	State *State `protobuf:"bytes,4,opt,name=state,proto3,oneof"` // of LoadStateCall
 }
 
+type HostReply_ClientName struct {
+	ClientName *ClientName `protobuf:"bytes,5,opt,name=client_name,json=clientName,proto3,oneof"` // of ClientNameCall
+}
+
 func (*HostReply_Credentials) isHostReply_Kind() {}
 
 func (*HostReply_State) isHostReply_Kind() {}
+
+func (*HostReply_ClientName) isHostReply_Kind() {}
 
 type CallError struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2624,7 +2694,7 @@ type CallError struct {
 
 func (x *CallError) Reset() {
 	*x = CallError{}
-	mi := &file_transporthost_transport_v1_transport_proto_msgTypes[41]
+	mi := &file_transporthost_transport_v1_transport_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2636,7 +2706,7 @@ func (x *CallError) String() string {
 func (*CallError) ProtoMessage() {}
 
 func (x *CallError) ProtoReflect() protoreflect.Message {
-	mi := &file_transporthost_transport_v1_transport_proto_msgTypes[41]
+	mi := &file_transporthost_transport_v1_transport_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2649,7 +2719,7 @@ func (x *CallError) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CallError.ProtoReflect.Descriptor instead.
 func (*CallError) Descriptor() ([]byte, []int) {
-	return file_transporthost_transport_v1_transport_proto_rawDescGZIP(), []int{41}
+	return file_transporthost_transport_v1_transport_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *CallError) GetReason() string {
@@ -2671,13 +2741,14 @@ type Credentials struct {
 	AccessToken   string                 `protobuf:"bytes,1,opt,name=access_token,json=accessToken,proto3" json:"access_token,omitempty"`
 	AccountId     string                 `protobuf:"bytes,2,opt,name=account_id,json=accountId,proto3" json:"account_id,omitempty"`
 	Generation    uint64                 `protobuf:"varint,3,opt,name=generation,proto3" json:"generation,omitempty"`
+	Fedramp       bool                   `protobuf:"varint,4,opt,name=fedramp,proto3" json:"fedramp,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Credentials) Reset() {
 	*x = Credentials{}
-	mi := &file_transporthost_transport_v1_transport_proto_msgTypes[42]
+	mi := &file_transporthost_transport_v1_transport_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2689,7 +2760,7 @@ func (x *Credentials) String() string {
 func (*Credentials) ProtoMessage() {}
 
 func (x *Credentials) ProtoReflect() protoreflect.Message {
-	mi := &file_transporthost_transport_v1_transport_proto_msgTypes[42]
+	mi := &file_transporthost_transport_v1_transport_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2702,7 +2773,7 @@ func (x *Credentials) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Credentials.ProtoReflect.Descriptor instead.
 func (*Credentials) Descriptor() ([]byte, []int) {
-	return file_transporthost_transport_v1_transport_proto_rawDescGZIP(), []int{42}
+	return file_transporthost_transport_v1_transport_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *Credentials) GetAccessToken() string {
@@ -2726,6 +2797,57 @@ func (x *Credentials) GetGeneration() uint64 {
 	return 0
 }
 
+func (x *Credentials) GetFedramp() bool {
+	if x != nil {
+		return x.Fedramp
+	}
+	return false
+}
+
+type ClientName struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ClientName) Reset() {
+	*x = ClientName{}
+	mi := &file_transporthost_transport_v1_transport_proto_msgTypes[44]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ClientName) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ClientName) ProtoMessage() {}
+
+func (x *ClientName) ProtoReflect() protoreflect.Message {
+	mi := &file_transporthost_transport_v1_transport_proto_msgTypes[44]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ClientName.ProtoReflect.Descriptor instead.
+func (*ClientName) Descriptor() ([]byte, []int) {
+	return file_transporthost_transport_v1_transport_proto_rawDescGZIP(), []int{44}
+}
+
+func (x *ClientName) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
 type State struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Value         []byte                 `protobuf:"bytes,1,opt,name=value,proto3" json:"value,omitempty"`
@@ -2735,7 +2857,7 @@ type State struct {
 
 func (x *State) Reset() {
 	*x = State{}
-	mi := &file_transporthost_transport_v1_transport_proto_msgTypes[43]
+	mi := &file_transporthost_transport_v1_transport_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2747,7 +2869,7 @@ func (x *State) String() string {
 func (*State) ProtoMessage() {}
 
 func (x *State) ProtoReflect() protoreflect.Message {
-	mi := &file_transporthost_transport_v1_transport_proto_msgTypes[43]
+	mi := &file_transporthost_transport_v1_transport_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2760,7 +2882,7 @@ func (x *State) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use State.ProtoReflect.Descriptor instead.
 func (*State) Descriptor() ([]byte, []int) {
-	return file_transporthost_transport_v1_transport_proto_rawDescGZIP(), []int{43}
+	return file_transporthost_transport_v1_transport_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *State) GetValue() []byte {
@@ -2894,7 +3016,7 @@ const file_transporthost_transport_v1_transport_proto_rawDesc = "" +
 	"\x04text\x18\x02 \x01(\tR\x04text\"\"\n" +
 	"\bAccepted\x12\x16\n" +
 	"\x06cursor\x18\x01 \x01(\fR\x06cursor\"\x0e\n" +
-	"\fCheckpointed\"\x9c\x04\n" +
+	"\fCheckpointed\"\xeb\x04\n" +
 	"\bHostCall\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12O\n" +
 	"\vcredentials\x18\x02 \x01(\v2+.transporthost.transport.v1.CredentialsCallH\x00R\vcredentials\x12h\n" +
@@ -2904,13 +3026,16 @@ const file_transporthost_transport_v1_transport_proto_rawDesc = "" +
 	"\n" +
 	"save_state\x18\x05 \x01(\v2).transporthost.transport.v1.SaveStateCallH\x00R\tsaveState\x12P\n" +
 	"\fdelete_state\x18\x06 \x01(\v2+.transporthost.transport.v1.DeleteStateCallH\x00R\vdeleteState\x12S\n" +
-	"\rreport_status\x18\a \x01(\v2,.transporthost.transport.v1.ReportStatusCallH\x00R\freportStatusB\x06\n" +
+	"\rreport_status\x18\a \x01(\v2,.transporthost.transport.v1.ReportStatusCallH\x00R\freportStatus\x12M\n" +
+	"\vclient_name\x18\b \x01(\v2*.transporthost.transport.v1.ClientNameCallH\x00R\n" +
+	"clientNameB\x06\n" +
 	"\x04kind\"\x11\n" +
 	"\x0fCredentialsCall\"9\n" +
 	"\x17RecoverUnauthorizedCall\x12\x1e\n" +
 	"\n" +
 	"generation\x18\x01 \x01(\x04R\n" +
-	"generation\"!\n" +
+	"generation\"\x10\n" +
+	"\x0eClientNameCall\"!\n" +
 	"\rLoadStateCall\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\"7\n" +
 	"\rSaveStateCall\x12\x10\n" +
@@ -2926,23 +3051,29 @@ const file_transporthost_transport_v1_transport_proto_rawDesc = "" +
 	"\adetails\x18\x05 \x03(\v29.transporthost.transport.v1.ReportStatusCall.DetailsEntryR\adetails\x1a:\n" +
 	"\fDetailsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xe8\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xb3\x02\n" +
 	"\tHostReply\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12;\n" +
 	"\x05error\x18\x02 \x01(\v2%.transporthost.transport.v1.CallErrorR\x05error\x12K\n" +
 	"\vcredentials\x18\x03 \x01(\v2'.transporthost.transport.v1.CredentialsH\x00R\vcredentials\x129\n" +
-	"\x05state\x18\x04 \x01(\v2!.transporthost.transport.v1.StateH\x00R\x05stateB\x06\n" +
+	"\x05state\x18\x04 \x01(\v2!.transporthost.transport.v1.StateH\x00R\x05state\x12I\n" +
+	"\vclient_name\x18\x05 \x01(\v2&.transporthost.transport.v1.ClientNameH\x00R\n" +
+	"clientNameB\x06\n" +
 	"\x04kind\"7\n" +
 	"\tCallError\x12\x16\n" +
 	"\x06reason\x18\x01 \x01(\tR\x06reason\x12\x12\n" +
-	"\x04text\x18\x02 \x01(\tR\x04text\"o\n" +
+	"\x04text\x18\x02 \x01(\tR\x04text\"\x89\x01\n" +
 	"\vCredentials\x12!\n" +
 	"\faccess_token\x18\x01 \x01(\tR\vaccessToken\x12\x1d\n" +
 	"\n" +
 	"account_id\x18\x02 \x01(\tR\taccountId\x12\x1e\n" +
 	"\n" +
 	"generation\x18\x03 \x01(\x04R\n" +
-	"generation\"\x1d\n" +
+	"generation\x12\x18\n" +
+	"\afedramp\x18\x04 \x01(\bR\afedramp\" \n" +
+	"\n" +
+	"ClientName\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\"\x1d\n" +
 	"\x05State\x12\x14\n" +
 	"\x05value\x18\x01 \x01(\fR\x05value*M\n" +
 	"\bLocality\x12\x18\n" +
@@ -2986,7 +3117,7 @@ func file_transporthost_transport_v1_transport_proto_rawDescGZIP() []byte {
 }
 
 var file_transporthost_transport_v1_transport_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_transporthost_transport_v1_transport_proto_msgTypes = make([]protoimpl.MessageInfo, 45)
+var file_transporthost_transport_v1_transport_proto_msgTypes = make([]protoimpl.MessageInfo, 47)
 var file_transporthost_transport_v1_transport_proto_goTypes = []any{
 	(Locality)(0),                            // 0: transporthost.transport.v1.Locality
 	(Capability)(0),                          // 1: transporthost.transport.v1.Capability
@@ -3027,15 +3158,17 @@ var file_transporthost_transport_v1_transport_proto_goTypes = []any{
 	(*HostCall)(nil),                         // 36: transporthost.transport.v1.HostCall
 	(*CredentialsCall)(nil),                  // 37: transporthost.transport.v1.CredentialsCall
 	(*RecoverUnauthorizedCall)(nil),          // 38: transporthost.transport.v1.RecoverUnauthorizedCall
-	(*LoadStateCall)(nil),                    // 39: transporthost.transport.v1.LoadStateCall
-	(*SaveStateCall)(nil),                    // 40: transporthost.transport.v1.SaveStateCall
-	(*DeleteStateCall)(nil),                  // 41: transporthost.transport.v1.DeleteStateCall
-	(*ReportStatusCall)(nil),                 // 42: transporthost.transport.v1.ReportStatusCall
-	(*HostReply)(nil),                        // 43: transporthost.transport.v1.HostReply
-	(*CallError)(nil),                        // 44: transporthost.transport.v1.CallError
-	(*Credentials)(nil),                      // 45: transporthost.transport.v1.Credentials
-	(*State)(nil),                            // 46: transporthost.transport.v1.State
-	nil,                                      // 47: transporthost.transport.v1.ReportStatusCall.DetailsEntry
+	(*ClientNameCall)(nil),                   // 39: transporthost.transport.v1.ClientNameCall
+	(*LoadStateCall)(nil),                    // 40: transporthost.transport.v1.LoadStateCall
+	(*SaveStateCall)(nil),                    // 41: transporthost.transport.v1.SaveStateCall
+	(*DeleteStateCall)(nil),                  // 42: transporthost.transport.v1.DeleteStateCall
+	(*ReportStatusCall)(nil),                 // 43: transporthost.transport.v1.ReportStatusCall
+	(*HostReply)(nil),                        // 44: transporthost.transport.v1.HostReply
+	(*CallError)(nil),                        // 45: transporthost.transport.v1.CallError
+	(*Credentials)(nil),                      // 46: transporthost.transport.v1.Credentials
+	(*ClientName)(nil),                       // 47: transporthost.transport.v1.ClientName
+	(*State)(nil),                            // 48: transporthost.transport.v1.State
+	nil,                                      // 49: transporthost.transport.v1.ReportStatusCall.DetailsEntry
 }
 var file_transporthost_transport_v1_transport_proto_depIdxs = []int32{
 	4,  // 0: transporthost.transport.v1.ConfigKey.keys:type_name -> transporthost.transport.v1.ConfigKey
@@ -3063,37 +3196,39 @@ var file_transporthost_transport_v1_transport_proto_depIdxs = []int32{
 	35, // 22: transporthost.transport.v1.Command.checkpointed:type_name -> transporthost.transport.v1.Checkpointed
 	37, // 23: transporthost.transport.v1.HostCall.credentials:type_name -> transporthost.transport.v1.CredentialsCall
 	38, // 24: transporthost.transport.v1.HostCall.recover_unauthorized:type_name -> transporthost.transport.v1.RecoverUnauthorizedCall
-	39, // 25: transporthost.transport.v1.HostCall.load_state:type_name -> transporthost.transport.v1.LoadStateCall
-	40, // 26: transporthost.transport.v1.HostCall.save_state:type_name -> transporthost.transport.v1.SaveStateCall
-	41, // 27: transporthost.transport.v1.HostCall.delete_state:type_name -> transporthost.transport.v1.DeleteStateCall
-	42, // 28: transporthost.transport.v1.HostCall.report_status:type_name -> transporthost.transport.v1.ReportStatusCall
-	47, // 29: transporthost.transport.v1.ReportStatusCall.details:type_name -> transporthost.transport.v1.ReportStatusCall.DetailsEntry
-	44, // 30: transporthost.transport.v1.HostReply.error:type_name -> transporthost.transport.v1.CallError
-	45, // 31: transporthost.transport.v1.HostReply.credentials:type_name -> transporthost.transport.v1.Credentials
-	46, // 32: transporthost.transport.v1.HostReply.state:type_name -> transporthost.transport.v1.State
-	3,  // 33: transporthost.transport.v1.Transport.Describe:input_type -> transporthost.transport.v1.DescribeRequest
-	8,  // 34: transporthost.transport.v1.Transport.Start:input_type -> transporthost.transport.v1.StartRequest
-	10, // 35: transporthost.transport.v1.Transport.SetAuthStrictness:input_type -> transporthost.transport.v1.SetAuthStrictnessRequest
-	12, // 36: transporthost.transport.v1.Transport.NotifyCredentialsChanged:input_type -> transporthost.transport.v1.NotifyCredentialsChangedRequest
-	14, // 37: transporthost.transport.v1.Transport.SetEnabled:input_type -> transporthost.transport.v1.SetEnabledRequest
-	16, // 38: transporthost.transport.v1.Transport.Drain:input_type -> transporthost.transport.v1.DrainRequest
-	18, // 39: transporthost.transport.v1.Transport.Stop:input_type -> transporthost.transport.v1.StopRequest
-	30, // 40: transporthost.transport.v1.Transport.Exchange:input_type -> transporthost.transport.v1.CommandBatch
-	43, // 41: transporthost.transport.v1.Transport.HostCalls:input_type -> transporthost.transport.v1.HostReply
-	5,  // 42: transporthost.transport.v1.Transport.Describe:output_type -> transporthost.transport.v1.DescribeResponse
-	9,  // 43: transporthost.transport.v1.Transport.Start:output_type -> transporthost.transport.v1.StartResponse
-	11, // 44: transporthost.transport.v1.Transport.SetAuthStrictness:output_type -> transporthost.transport.v1.SetAuthStrictnessResponse
-	13, // 45: transporthost.transport.v1.Transport.NotifyCredentialsChanged:output_type -> transporthost.transport.v1.NotifyCredentialsChangedResponse
-	15, // 46: transporthost.transport.v1.Transport.SetEnabled:output_type -> transporthost.transport.v1.SetEnabledResponse
-	17, // 47: transporthost.transport.v1.Transport.Drain:output_type -> transporthost.transport.v1.DrainResponse
-	19, // 48: transporthost.transport.v1.Transport.Stop:output_type -> transporthost.transport.v1.StopResponse
-	20, // 49: transporthost.transport.v1.Transport.Exchange:output_type -> transporthost.transport.v1.EventBatch
-	36, // 50: transporthost.transport.v1.Transport.HostCalls:output_type -> transporthost.transport.v1.HostCall
-	42, // [42:51] is the sub-list for method output_type
-	33, // [33:42] is the sub-list for method input_type
-	33, // [33:33] is the sub-list for extension type_name
-	33, // [33:33] is the sub-list for extension extendee
-	0,  // [0:33] is the sub-list for field type_name
+	40, // 25: transporthost.transport.v1.HostCall.load_state:type_name -> transporthost.transport.v1.LoadStateCall
+	41, // 26: transporthost.transport.v1.HostCall.save_state:type_name -> transporthost.transport.v1.SaveStateCall
+	42, // 27: transporthost.transport.v1.HostCall.delete_state:type_name -> transporthost.transport.v1.DeleteStateCall
+	43, // 28: transporthost.transport.v1.HostCall.report_status:type_name -> transporthost.transport.v1.ReportStatusCall
+	39, // 29: transporthost.transport.v1.HostCall.client_name:type_name -> transporthost.transport.v1.ClientNameCall
+	49, // 30: transporthost.transport.v1.ReportStatusCall.details:type_name -> transporthost.transport.v1.ReportStatusCall.DetailsEntry
+	45, // 31: transporthost.transport.v1.HostReply.error:type_name -> transporthost.transport.v1.CallError
+	46, // 32: transporthost.transport.v1.HostReply.credentials:type_name -> transporthost.transport.v1.Credentials
+	48, // 33: transporthost.transport.v1.HostReply.state:type_name -> transporthost.transport.v1.State
+	47, // 34: transporthost.transport.v1.HostReply.client_name:type_name -> transporthost.transport.v1.ClientName
+	3,  // 35: transporthost.transport.v1.Transport.Describe:input_type -> transporthost.transport.v1.DescribeRequest
+	8,  // 36: transporthost.transport.v1.Transport.Start:input_type -> transporthost.transport.v1.StartRequest
+	10, // 37: transporthost.transport.v1.Transport.SetAuthStrictness:input_type -> transporthost.transport.v1.SetAuthStrictnessRequest
+	12, // 38: transporthost.transport.v1.Transport.NotifyCredentialsChanged:input_type -> transporthost.transport.v1.NotifyCredentialsChangedRequest
+	14, // 39: transporthost.transport.v1.Transport.SetEnabled:input_type -> transporthost.transport.v1.SetEnabledRequest
+	16, // 40: transporthost.transport.v1.Transport.Drain:input_type -> transporthost.transport.v1.DrainRequest
+	18, // 41: transporthost.transport.v1.Transport.Stop:input_type -> transporthost.transport.v1.StopRequest
+	30, // 42: transporthost.transport.v1.Transport.Exchange:input_type -> transporthost.transport.v1.CommandBatch
+	44, // 43: transporthost.transport.v1.Transport.HostCalls:input_type -> transporthost.transport.v1.HostReply
+	5,  // 44: transporthost.transport.v1.Transport.Describe:output_type -> transporthost.transport.v1.DescribeResponse
+	9,  // 45: transporthost.transport.v1.Transport.Start:output_type -> transporthost.transport.v1.StartResponse
+	11, // 46: transporthost.transport.v1.Transport.SetAuthStrictness:output_type -> transporthost.transport.v1.SetAuthStrictnessResponse
+	13, // 47: transporthost.transport.v1.Transport.NotifyCredentialsChanged:output_type -> transporthost.transport.v1.NotifyCredentialsChangedResponse
+	15, // 48: transporthost.transport.v1.Transport.SetEnabled:output_type -> transporthost.transport.v1.SetEnabledResponse
+	17, // 49: transporthost.transport.v1.Transport.Drain:output_type -> transporthost.transport.v1.DrainResponse
+	19, // 50: transporthost.transport.v1.Transport.Stop:output_type -> transporthost.transport.v1.StopResponse
+	20, // 51: transporthost.transport.v1.Transport.Exchange:output_type -> transporthost.transport.v1.EventBatch
+	36, // 52: transporthost.transport.v1.Transport.HostCalls:output_type -> transporthost.transport.v1.HostCall
+	44, // [44:53] is the sub-list for method output_type
+	35, // [35:44] is the sub-list for method input_type
+	35, // [35:35] is the sub-list for extension type_name
+	35, // [35:35] is the sub-list for extension extendee
+	0,  // [0:35] is the sub-list for field type_name
 }
 
 func init() { file_transporthost_transport_v1_transport_proto_init() }
@@ -3124,10 +3259,12 @@ func file_transporthost_transport_v1_transport_proto_init() {
 		(*HostCall_SaveState)(nil),
 		(*HostCall_DeleteState)(nil),
 		(*HostCall_ReportStatus)(nil),
+		(*HostCall_ClientName)(nil),
 	}
-	file_transporthost_transport_v1_transport_proto_msgTypes[40].OneofWrappers = []any{
+	file_transporthost_transport_v1_transport_proto_msgTypes[41].OneofWrappers = []any{
 		(*HostReply_Credentials)(nil),
 		(*HostReply_State)(nil),
+		(*HostReply_ClientName)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -3135,7 +3272,7 @@ func file_transporthost_transport_v1_transport_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_transporthost_transport_v1_transport_proto_rawDesc), len(file_transporthost_transport_v1_transport_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   45,
+			NumMessages:   47,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
