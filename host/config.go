@@ -130,10 +130,10 @@ func (c Config) validate() error {
 		errs = append(errs, errors.New("no transport configured; use --listen or a transport block"))
 	}
 	if c.Admin && c.RuntimeDir == "" {
-		errs = append(errs, errors.New("Admin needs a RuntimeDir: that is where its socket is looked for"))
+		errs = append(errs, errors.New("the option Admin needs RuntimeDir: that is where its socket is looked for"))
 	}
 	if !c.Admin && c.AdminListen != "" {
-		errs = append(errs, errors.New("AdminListen needs Admin"))
+		errs = append(errs, errors.New("the option AdminListen needs Admin"))
 	}
 	names, terminals, disabled := map[string]bool{}, 0, 0
 	for _, t := range c.Transports {

@@ -22,7 +22,7 @@ func TestNewHasAllComplaints(t *testing.T) {
 			Transports:  []Transport{{}, {Name: "stdio"}, {Name: "stdio"}, {Name: "web"}},
 			Admin:       true, MaxConnections: -1, MaxMessageBytes: -1, SlowAfter: -time.Second, DrainTimeout: -1,
 		}, `Application has 2 of Handler, Command and Echo, want one
-Admin needs a RuntimeDir: that is where its socket is looked for
+the option Admin needs RuntimeDir: that is where its socket is looked for
 a transport has no name
 transport "stdio" needs Stdin and Stdout
 two transports are called "stdio"
@@ -35,7 +35,7 @@ MaxMessageBytes is -1, want 1 or more`},
 		{"all disabled", Config{
 			Application: Application{Echo: true}, AdminListen: "127.0.0.1:0",
 			Transports: []Transport{{Name: "a", Disabled: true}, {Name: "stdio", Disabled: true}},
-		}, "AdminListen needs Admin\nevery transport is disabled"},
+		}, "the option AdminListen needs Admin\nevery transport is disabled"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			_, err := New(tt.cfg)
