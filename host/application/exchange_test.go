@@ -330,7 +330,11 @@ func TestEchoDoesNotAllocate(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if n := testing.AllocsPerRun(1000, func() { s.Deliver(p, m) }); n > 0 {
+	limit := 0.0
+	if raceDetector { // which makes pools forget some of what they are given
+		limit = 1
+	}
+	if n := testing.AllocsPerRun(1000, func() { s.Deliver(p, m) }); n > limit {
 		t.Errorf("%v allocations per message", n)
 	}
 }

@@ -392,9 +392,14 @@ func TestDrain(t *testing.T) {
 	if got := receive(t, ws); got != "still here" {
 		t.Errorf("got %q", got)
 	}
-	go h.Stop()
+	stopped := make(chan struct{})
+	go func() {
+		defer close(stopped)
+		h.Stop()
+	}()
 	wantClose(t, ws, websocket.CloseGoingAway)
 	h.NextClosed(id)
+	<-stopped
 }
 
 func TestUnixSocket(t *testing.T) {

@@ -1,0 +1,5 @@
+//go:build !race
+
+package application
+
+const raceDetector = false
