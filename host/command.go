@@ -61,7 +61,7 @@ func (f *FileConfig) HostConfig() Config {
 	a := f.c.Application
 	cfg := Config{
 		Application: Application{
-			Echo: a.Builtin == config.BuiltinEcho, Shared: a.Mode == config.ModeShared,
+			Echo: a.Builtin == config.BuiltinEcho, Dial: application.Endpoint{URL: a.Dial, Framing: a.Framing, StopGrace: a.StopGrace}, Shared: a.Mode == config.ModeShared,
 			Command: application.Command{Args: a.Command, Env: a.Env, Dir: a.Dir, Framing: a.Framing, StopGrace: a.StopGrace},
 		},
 		MaxMessageBytes: f.c.Limits.MaxMessageBytes, MaxConnections: f.c.Limits.MaxConnections, SlowAfter: f.c.Limits.SlowAfter, DrainTimeout: f.c.Limits.DrainTimeout,

@@ -57,13 +57,14 @@ type RestartPolicy = backoff.Policy
 // a service manager's patience.
 const DefaultDrainTimeout = 10 * time.Second
 
-// An Application is what the peers reach: exactly one of Handler, Command and
-// Echo.
+// An Application is what the peers reach: exactly one of Handler, Command,
+// Dial and Echo.
 type Application struct {
 	Handler application.Handler
 	Command application.Command
-	Shared  bool // one process of Command for all peers, instead of one each
-	Echo    bool // the built-in application that answers requests with their params
+	Shared  bool                 // one process of Command for all peers, instead of one each
+	Dial    application.Endpoint // a server that is dialled for every peer
+	Echo    bool                 // the built-in application that answers requests with their params
 }
 
 // A Transport is one instance of a plugin.
@@ -118,13 +119,13 @@ func listenOnly(addresses []string) func(transport.Description) (json.RawMessage
 func (c Config) validate() error {
 	var errs []error
 	kinds := 0
-	for _, set := range []bool{c.Application.Handler != nil, len(c.Application.Command.Args) > 0, c.Application.Echo} {
+	for _, set := range []bool{c.Application.Handler != nil, len(c.Application.Command.Args) > 0, c.Application.Dial.URL != "", c.Application.Echo} {
 		if set {
 			kinds++
 		}
 	}
 	if kinds != 1 {
-		errs = append(errs, fmt.Errorf("Application has %d of Handler, Command and Echo, want one", kinds))
+		errs = append(errs, fmt.Errorf("Application has %d of Handler, Command, Dial and Echo, want one", kinds))
 	}
 	if len(c.Transports) == 0 {
 		errs = append(errs, errors.New("no transport configured; use --listen or a transport block"))

@@ -15,13 +15,13 @@ func TestNewHasAllComplaints(t *testing.T) {
 		cfg  Config
 		want string
 	}{
-		{"nothing", Config{}, "Application has 0 of Handler, Command and Echo, want one\n" +
+		{"nothing", Config{}, "Application has 0 of Handler, Command, Dial and Echo, want one\n" +
 			"no transport configured; use --listen or a transport block"},
 		{"much", Config{
 			Application: Application{Echo: true, Command: application.Command{Args: []string{"x"}}},
 			Transports:  []Transport{{}, {Name: "stdio"}, {Name: "stdio"}, {Name: "web"}},
 			Admin:       true, MaxConnections: -1, MaxMessageBytes: -1, SlowAfter: -time.Second, DrainTimeout: -1,
-		}, `Application has 2 of Handler, Command and Echo, want one
+		}, `Application has 2 of Handler, Command, Dial and Echo, want one
 the option Admin needs RuntimeDir: that is where its socket is looked for
 a transport has no name
 transport "stdio" needs Stdin and Stdout

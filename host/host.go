@@ -79,6 +79,9 @@ func (h *Host) newApplication() (application.App, error) {
 		return application.NewHandlerApp(a.Handler, log), nil
 	case a.Echo:
 		return application.NewEcho(), nil
+	case a.Dial.URL != "":
+		a.Dial.MaxMessageBytes = h.cfg.MaxMessageBytes
+		return application.NewDial(a.Dial, log)
 	}
 	a.Command.MaxMessageBytes = h.cfg.MaxMessageBytes
 	if a.Shared {

@@ -41,7 +41,7 @@ var trees = []tree{
 	{path: "host/catalog", imports: []string{"host/internal", "shared/transport"}},
 	{path: "host/state", imports: []string{"host/internal", "shared/transport"}},
 	{path: "host/credentials", imports: []string{"host/internal", "shared/transport"}},
-	{path: "host/config", imports: []string{"host/internal", "shared/transport"}},
+	{path: "host/config", imports: []string{"host/application", "host/internal", "shared/transport"}},
 	{path: "host/application", imports: []string{"host/internal", "shared/transport"}},
 	{path: "host/router", imports: []string{"host/application", "host/internal", "shared/transport", "shared/rpc"},
 		tests: []string{"plugin-sdk"}},

@@ -4,42 +4,36 @@ import (
 	"cmp"
 	"fmt"
 	"regexp"
+	"slices"
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 
+	"github.com/transporthost/transporthost/host/application"
 	"github.com/transporthost/transporthost/shared/transport"
 )
 
 func (p *parser) application(b *hclsyntax.Block) Application {
 	known := map[string]transport.ConfigType{
-		"command": transport.TypeStrings, "builtin": transport.TypeString, "mode": transport.TypeString,
+		"command": transport.TypeStrings, "builtin": transport.TypeString, "dial": transport.TypeString, "mode": transport.TypeString,
 		"framing": transport.TypeString, "env": typeTable, "dir": transport.TypeString, "stop_grace": transport.TypeDuration,
 	}
 	v := p.values(b, known)
 	a := Application{
-		Command: v.list("command"), Builtin: v.str("builtin"), Mode: cmp.Or(v.str("mode"), ModePerConnection),
+		Command: v.list("command"), Builtin: v.str("builtin"), Dial: v.str("dial"), Mode: cmp.Or(v.str("mode"), ModePerConnection),
 		Framing: transport.NDJSON, Env: v.table("env"), Dir: expandHome(v.str("dir")), StopGrace: v.duration("stop_grace"),
 	}
-	_, command := b.Body.Attributes["command"]
-	_, builtin := b.Body.Attributes["builtin"]
-	switch {
-	case command && builtin:
-		p.complain(b.Body.Attributes["builtin"].NameRange, "one of them is enough", "command and builtin are both set")
-	case builtin:
-		for _, a := range attributes(b.Body) {
-			if _, known := v[a.Name]; known && a.Name != "builtin" {
-				p.complain(a.NameRange, "leave it out", "%s is of a command; a built-in application has none", a.Name)
-			}
-		}
-	case !command && !builtin && !unknown(b, known):
-		p.complain(b.DefRange(), `write command = ["PROGRAM", "ARGUMENT"]`, "the application has no command")
-	}
+	p.oneApplication(b, v, known)
 	if k, ok := v["command"]; ok && (len(a.Command) == 0 || a.Command[0] == "") {
 		p.complain(k.at, `write command = ["PROGRAM", "ARGUMENT"]`, "command is empty")
 	}
 	if k, ok := v["builtin"]; ok && a.Builtin != BuiltinEcho {
 		p.complain(k.at, `allowed is "echo"`, "builtin is %q", a.Builtin)
+	}
+	if k, ok := v["dial"]; ok {
+		if err := (application.Endpoint{URL: a.Dial}).Check(); err != nil {
+			p.complain(k.at, "", "%v", err)
+		}
 	}
 	if k, ok := v["mode"]; ok && a.Mode != ModePerConnection && a.Mode != ModeShared {
 		p.complain(k.at, `allowed are "per-connection" and "shared"`, "mode is %q", a.Mode)
@@ -55,6 +49,39 @@ func (p *parser) application(b *hclsyntax.Block) Application {
 		p.complain(k.at, "", "stop_grace is %v, want more than 0", a.StopGrace)
 	}
 	return a
+}
+
+// oneApplication complains unless there is one application, with the keys that
+// go with it.
+func (p *parser) oneApplication(b *hclsyntax.Block, v values, known map[string]transport.ConfigType) {
+	var kinds []string
+	for _, a := range attributes(b.Body) {
+		if slices.Contains([]string{"command", "builtin", "dial"}, a.Name) {
+			kinds = append(kinds, a.Name)
+		}
+	}
+	if len(kinds) == 0 {
+		if !unknown(b, known) {
+			p.complain(b.DefRange(), `write command = ["PROGRAM", "ARGUMENT"]`, "the application has no command")
+		}
+		return
+	}
+	if len(kinds) > 1 {
+		p.complain(b.Body.Attributes[kinds[1]].NameRange, "one of them is enough", "%s and %s are both set", kinds[0], kinds[1])
+		return
+	}
+	fitting, what := []string{"builtin"}, "a built-in application"
+	switch kinds[0] {
+	case "command":
+		return
+	case "dial":
+		fitting, what = []string{"dial", "framing", "stop_grace"}, "an application that is dialled"
+	}
+	for _, a := range attributes(b.Body) {
+		if _, known := v[a.Name]; known && !slices.Contains(fitting, a.Name) {
+			p.complain(a.NameRange, "leave it out", "%s is of a command; %s has none", a.Name, what)
+		}
+	}
 }
 
 func (p *parser) admin(b *hclsyntax.Block) Admin {

@@ -28,11 +28,12 @@ type Config struct {
 	Transports  []Transport
 }
 
-// Application is the block "application": exactly one of Command and Builtin is
-// set.
+// Application is the block "application": exactly one of Command, Builtin and
+// Dial is set.
 type Application struct {
 	Command   []string
 	Builtin   string // "echo"
+	Dial      string // an address
 	Mode      string // ModePerConnection or ModeShared
 	Framing   transport.Framing
 	Env       map[string]string

@@ -108,7 +108,7 @@ transport "stdio" {
   settings { a = 1 }
 }`, `
 host.hcl:1:1: unsupported key "mode" outside a block; blocks are application, transport, admin, limits
-host.hcl:3:3: unsupported key "comand" in application; did you mean "command"? allowed are builtin, command, dir, env, framing, mode, stop_grace
+host.hcl:3:3: unsupported key "comand" in application; did you mean "command"? allowed are builtin, command, dial, dir, env, framing, mode, stop_grace
 host.hcl:5:1: unsupported block "transprt"; did you mean "transport"? allowed are admin, application, limits, transport
 host.hcl:6:1: unsupported block "credentials"; allowed are admin, application, limits, transport
 host.hcl:8:3: unsupported block "settings" inside transport; write settings = { … }`},
@@ -172,7 +172,14 @@ host.hcl:3:30: max_message_bytes is 1e+30, want a whole number that is not huge`
   command = ["x"]
 }
 transport "stdio" {}`, `
-host.hcl:2:3: command and builtin are both set; one of them is enough`},
+host.hcl:3:3: builtin and command are both set; one of them is enough`},
+		{"dialled with a command's keys", `application {
+  dial = "tcp://127.0.0.1:1"
+  dir  = "/"
+}
+transport "stdio" {}`, `
+host.hcl:2:10: invalid dial URL ` + "`tcp://127.0.0.1:1`; expected `unix:///PATH`, `ws://HOST:PORT/PATH` or `wss://HOST:PORT/PATH`" + `
+host.hcl:3:3: dir is of a command; an application that is dialled has none; leave it out`},
 		{"built in with a command's keys", `application {
   builtin = "ecko"
   mode    = "shared"
