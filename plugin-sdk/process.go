@@ -83,6 +83,13 @@ func (p *process) Start(ctx context.Context, params StartParams) (transport.Star
 		p.becomeReady()
 		return transport.StartResult{Addresses: addresses}, nil
 	case <-p.served:
+		select {
+		case addresses := <-host.ready:
+			// Serve became ready before it returned: that is an end, not a refusal.
+			p.becomeReady()
+			return transport.StartResult{Addresses: addresses}, nil
+		default:
+		}
 		if err := p.outcome(); err != nil {
 			return transport.StartResult{}, err
 		}
