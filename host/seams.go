@@ -43,6 +43,8 @@ func (hostCalls) RecoverUnauthorized(context.Context, uint64) (transport.Credent
 	return transport.Credentials{}, notGranted("credentials")
 }
 
+func (hostCalls) CredentialsAccepted(uint64) {}
+
 func (hostCalls) ClientName(context.Context) (string, error) {
 	return "", notGranted("the client's name")
 }

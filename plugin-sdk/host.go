@@ -166,6 +166,11 @@ func (h *Host) RecoverUnauthorized(ctx context.Context, generation uint64) (Cred
 	return h.server.RecoverUnauthorized(ctx, generation)
 }
 
+// CredentialsAccepted tells the host that the backend has accepted the
+// credentials of a generation: the next refusal is recovered from with the first
+// step again. It does not block for long, and nothing is answered.
+func (h *Host) CredentialsAccepted(generation uint64) { h.server.CredentialsAccepted(generation) }
+
 // ClientName returns what the program at the host's terminal calls itself in
 // its initialize request. It waits for that request; a host without a terminal
 // answers at once, with "". [ErrNotFound] says that the terminal's peer left

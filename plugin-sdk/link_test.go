@@ -305,19 +305,25 @@ func TestCredentialCalls(t *testing.T) {
 	h := pluginsdktest.Start(t, tr, pluginsdk.StartParams{})
 	host := <-tr.host
 	ctx := t.Context()
+	accepted := make(chan uint64, 1)
 	want := pluginsdk.Credentials{AccessToken: "secret", AccountID: "acc", Generation: 7, FedRAMP: true}
 	h.Answer(pluginsdktest.Answers{
 		Credentials: func(context.Context) (pluginsdk.Credentials, error) { return want, nil },
 		RecoverUnauthorized: func(_ context.Context, generation uint64) (pluginsdk.Credentials, error) {
 			return pluginsdk.Credentials{}, fmt.Errorf("generation %d: %w", generation, pluginsdk.ErrNoCredentials)
 		},
-		ClientName: func(context.Context) (string, error) { return "editor", nil },
+		CredentialsAccepted: func(generation uint64) { accepted <- generation },
+		ClientName:          func(context.Context) (string, error) { return "editor", nil },
 	})
 	if got, err := host.Credentials(ctx); err != nil || got != want {
 		t.Errorf("Credentials = %v, %v", got, err)
 	}
 	if _, err := host.RecoverUnauthorized(ctx, 7); !errors.Is(err, pluginsdk.ErrNoCredentials) || err.Error() != "generation 7: no usable credentials" {
 		t.Errorf("RecoverUnauthorized: %v", err)
+	}
+	host.CredentialsAccepted(7)
+	if got := <-accepted; got != 7 {
+		t.Errorf("accepted generation %d, want 7", got)
 	}
 	if name, err := host.ClientName(ctx); err != nil || name != "editor" {
 		t.Errorf("ClientName = %q, %v", name, err)

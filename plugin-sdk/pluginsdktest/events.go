@@ -113,6 +113,7 @@ func (h *Host) EndBatch() {}
 type Answers struct {
 	Credentials         func(ctx context.Context) (transport.Credentials, error)
 	RecoverUnauthorized func(ctx context.Context, generation uint64) (transport.Credentials, error)
+	CredentialsAccepted func(generation uint64)
 	ClientName          func(ctx context.Context) (string, error)
 }
 
@@ -143,6 +144,13 @@ func (h *Host) RecoverUnauthorized(ctx context.Context, generation uint64) (tran
 		return f(ctx, generation)
 	}
 	return transport.Credentials{}, transport.ErrNotGranted
+}
+
+// CredentialsAccepted implements [rpc.HostCalls].
+func (h *Host) CredentialsAccepted(generation uint64) {
+	if f := h.answer().CredentialsAccepted; f != nil {
+		f(generation)
+	}
 }
 
 // ClientName implements [rpc.HostCalls].

@@ -14,10 +14,12 @@ import (
 
 // HostCalls answers what one plugin instance may ask of the host. A call that
 // the config does not grant returns [transport.ErrNotGranted]. All methods may
-// be called concurrently; they may block, except ReportStatus.
+// be called concurrently; they may block, except CredentialsAccepted and
+// ReportStatus.
 type HostCalls interface {
 	Credentials(ctx context.Context) (transport.Credentials, error)
 	RecoverUnauthorized(ctx context.Context, generation uint64) (transport.Credentials, error)
+	CredentialsAccepted(generation uint64)
 	ClientName(ctx context.Context) (string, error)
 	LoadState(ctx context.Context, key string) ([]byte, error)
 	SaveState(ctx context.Context, key string, value []byte) error
@@ -49,8 +51,12 @@ func answerCalls(ctx context.Context, stream grpc.BidiStreamingClient[pb.HostRep
 		if err != nil {
 			return streamEnd("HostCalls", err)
 		}
-		if s := call.GetReportStatus(); s != nil {
-			calls.ReportStatus(statusFromProto(s))
+		switch k := call.GetKind().(type) { // what has no reply keeps its order
+		case *pb.HostCall_ReportStatus:
+			calls.ReportStatus(statusFromProto(k.ReportStatus))
+			continue
+		case *pb.HostCall_CredentialsAccepted:
+			calls.CredentialsAccepted(k.CredentialsAccepted.GetGeneration())
 			continue
 		}
 		if count.Add(1) > maxHostCalls {
@@ -191,13 +197,13 @@ func (a *asker) ask(ctx context.Context, call *pb.HostCall) (*pb.HostReply, erro
 	}
 }
 
-// report sends a status; it goes nowhere before the stream is there, or after
-// its end.
-func (a *asker) report(s transport.Status) {
+// tell sends what has no reply; it goes nowhere before the stream is there, or
+// after its end.
+func (a *asker) tell(call *pb.HostCall) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.stream == nil || a.closed {
 		return
 	}
-	_ = a.stream.Send(&pb.HostCall{Kind: &pb.HostCall_ReportStatus{ReportStatus: statusToProto(s)}}) // serve sees the end
+	_ = a.stream.Send(call) // serve sees the end
 }

@@ -279,7 +279,16 @@ func (s *Server) Credit(conn transport.ConnID, c transport.Credit) {
 }
 
 // ReportStatus tells the host how the plugin is.
-func (s *Server) ReportStatus(st transport.Status) { s.asker.report(st) }
+func (s *Server) ReportStatus(st transport.Status) {
+	s.asker.tell(&pb.HostCall{Kind: &pb.HostCall_ReportStatus{ReportStatus: statusToProto(st)}})
+}
+
+// CredentialsAccepted tells the host that the other side has accepted the
+// credentials of a generation.
+func (s *Server) CredentialsAccepted(generation uint64) {
+	s.asker.tell(&pb.HostCall{Kind: &pb.HostCall_CredentialsAccepted{
+		CredentialsAccepted: &pb.CredentialsAcceptedCall{Generation: generation}}})
+}
 
 // Credentials asks the host for credentials.
 func (s *Server) Credentials(ctx context.Context) (transport.Credentials, error) {

@@ -2068,7 +2068,7 @@ func (*Checkpointed) Descriptor() ([]byte, []int) {
 
 type HostCall struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	Id    uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"` // of this call; 0 for a report, which has no reply
+	Id    uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"` // of this call; 0 for what has no reply: a report, an acceptance
 	// Types that are valid to be assigned to Kind:
 	//
 	//	*HostCall_Credentials
@@ -2078,6 +2078,7 @@ type HostCall struct {
 	//	*HostCall_DeleteState
 	//	*HostCall_ReportStatus
 	//	*HostCall_ClientName
+	//	*HostCall_CredentialsAccepted
 	Kind          isHostCall_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2190,6 +2191,15 @@ func (x *HostCall) GetClientName() *ClientNameCall {
 	return nil
 }
 
+func (x *HostCall) GetCredentialsAccepted() *CredentialsAcceptedCall {
+	if x != nil {
+		if x, ok := x.Kind.(*HostCall_CredentialsAccepted); ok {
+			return x.CredentialsAccepted
+		}
+	}
+	return nil
+}
+
 type isHostCall_Kind interface {
 	isHostCall_Kind()
 }
@@ -2222,6 +2232,10 @@ type HostCall_ClientName struct {
 	ClientName *ClientNameCall `protobuf:"bytes,8,opt,name=client_name,json=clientName,proto3,oneof"`
 }
 
+type HostCall_CredentialsAccepted struct {
+	CredentialsAccepted *CredentialsAcceptedCall `protobuf:"bytes,9,opt,name=credentials_accepted,json=credentialsAccepted,proto3,oneof"`
+}
+
 func (*HostCall_Credentials) isHostCall_Kind() {}
 
 func (*HostCall_RecoverUnauthorized) isHostCall_Kind() {}
@@ -2235,6 +2249,8 @@ func (*HostCall_DeleteState) isHostCall_Kind() {}
 func (*HostCall_ReportStatus) isHostCall_Kind() {}
 
 func (*HostCall_ClientName) isHostCall_Kind() {}
+
+func (*HostCall_CredentialsAccepted) isHostCall_Kind() {}
 
 type CredentialsCall struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2316,6 +2332,53 @@ func (x *RecoverUnauthorizedCall) GetGeneration() uint64 {
 	return 0
 }
 
+// CredentialsAcceptedCall says that the other side has accepted these
+// credentials: the next refusal begins with the first step of recovery again.
+// It has no reply.
+type CredentialsAcceptedCall struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Generation    uint64                 `protobuf:"varint,1,opt,name=generation,proto3" json:"generation,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CredentialsAcceptedCall) Reset() {
+	*x = CredentialsAcceptedCall{}
+	mi := &file_transporthost_transport_v1_transport_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CredentialsAcceptedCall) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CredentialsAcceptedCall) ProtoMessage() {}
+
+func (x *CredentialsAcceptedCall) ProtoReflect() protoreflect.Message {
+	mi := &file_transporthost_transport_v1_transport_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CredentialsAcceptedCall.ProtoReflect.Descriptor instead.
+func (*CredentialsAcceptedCall) Descriptor() ([]byte, []int) {
+	return file_transporthost_transport_v1_transport_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *CredentialsAcceptedCall) GetGeneration() uint64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
 // ClientNameCall is answered once the peer at the terminal has said its name; at
 // once, with an empty one, by a host without a terminal.
 type ClientNameCall struct {
@@ -2326,7 +2389,7 @@ type ClientNameCall struct {
 
 func (x *ClientNameCall) Reset() {
 	*x = ClientNameCall{}
-	mi := &file_transporthost_transport_v1_transport_proto_msgTypes[36]
+	mi := &file_transporthost_transport_v1_transport_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2338,7 +2401,7 @@ func (x *ClientNameCall) String() string {
 func (*ClientNameCall) ProtoMessage() {}
 
 func (x *ClientNameCall) ProtoReflect() protoreflect.Message {
-	mi := &file_transporthost_transport_v1_transport_proto_msgTypes[36]
+	mi := &file_transporthost_transport_v1_transport_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2351,7 +2414,7 @@ func (x *ClientNameCall) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClientNameCall.ProtoReflect.Descriptor instead.
 func (*ClientNameCall) Descriptor() ([]byte, []int) {
-	return file_transporthost_transport_v1_transport_proto_rawDescGZIP(), []int{36}
+	return file_transporthost_transport_v1_transport_proto_rawDescGZIP(), []int{37}
 }
 
 type LoadStateCall struct {
@@ -2363,7 +2426,7 @@ type LoadStateCall struct {
 
 func (x *LoadStateCall) Reset() {
 	*x = LoadStateCall{}
-	mi := &file_transporthost_transport_v1_transport_proto_msgTypes[37]
+	mi := &file_transporthost_transport_v1_transport_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2375,7 +2438,7 @@ func (x *LoadStateCall) String() string {
 func (*LoadStateCall) ProtoMessage() {}
 
 func (x *LoadStateCall) ProtoReflect() protoreflect.Message {
-	mi := &file_transporthost_transport_v1_transport_proto_msgTypes[37]
+	mi := &file_transporthost_transport_v1_transport_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2388,7 +2451,7 @@ func (x *LoadStateCall) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LoadStateCall.ProtoReflect.Descriptor instead.
 func (*LoadStateCall) Descriptor() ([]byte, []int) {
-	return file_transporthost_transport_v1_transport_proto_rawDescGZIP(), []int{37}
+	return file_transporthost_transport_v1_transport_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *LoadStateCall) GetKey() string {
@@ -2408,7 +2471,7 @@ type SaveStateCall struct {
 
 func (x *SaveStateCall) Reset() {
 	*x = SaveStateCall{}
-	mi := &file_transporthost_transport_v1_transport_proto_msgTypes[38]
+	mi := &file_transporthost_transport_v1_transport_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2420,7 +2483,7 @@ func (x *SaveStateCall) String() string {
 func (*SaveStateCall) ProtoMessage() {}
 
 func (x *SaveStateCall) ProtoReflect() protoreflect.Message {
-	mi := &file_transporthost_transport_v1_transport_proto_msgTypes[38]
+	mi := &file_transporthost_transport_v1_transport_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2433,7 +2496,7 @@ func (x *SaveStateCall) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SaveStateCall.ProtoReflect.Descriptor instead.
 func (*SaveStateCall) Descriptor() ([]byte, []int) {
-	return file_transporthost_transport_v1_transport_proto_rawDescGZIP(), []int{38}
+	return file_transporthost_transport_v1_transport_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *SaveStateCall) GetKey() string {
@@ -2459,7 +2522,7 @@ type DeleteStateCall struct {
 
 func (x *DeleteStateCall) Reset() {
 	*x = DeleteStateCall{}
-	mi := &file_transporthost_transport_v1_transport_proto_msgTypes[39]
+	mi := &file_transporthost_transport_v1_transport_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2471,7 +2534,7 @@ func (x *DeleteStateCall) String() string {
 func (*DeleteStateCall) ProtoMessage() {}
 
 func (x *DeleteStateCall) ProtoReflect() protoreflect.Message {
-	mi := &file_transporthost_transport_v1_transport_proto_msgTypes[39]
+	mi := &file_transporthost_transport_v1_transport_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2484,7 +2547,7 @@ func (x *DeleteStateCall) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteStateCall.ProtoReflect.Descriptor instead.
 func (*DeleteStateCall) Descriptor() ([]byte, []int) {
-	return file_transporthost_transport_v1_transport_proto_rawDescGZIP(), []int{39}
+	return file_transporthost_transport_v1_transport_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *DeleteStateCall) GetKey() string {
@@ -2507,7 +2570,7 @@ type ReportStatusCall struct {
 
 func (x *ReportStatusCall) Reset() {
 	*x = ReportStatusCall{}
-	mi := &file_transporthost_transport_v1_transport_proto_msgTypes[40]
+	mi := &file_transporthost_transport_v1_transport_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2519,7 +2582,7 @@ func (x *ReportStatusCall) String() string {
 func (*ReportStatusCall) ProtoMessage() {}
 
 func (x *ReportStatusCall) ProtoReflect() protoreflect.Message {
-	mi := &file_transporthost_transport_v1_transport_proto_msgTypes[40]
+	mi := &file_transporthost_transport_v1_transport_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2532,7 +2595,7 @@ func (x *ReportStatusCall) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportStatusCall.ProtoReflect.Descriptor instead.
 func (*ReportStatusCall) Descriptor() ([]byte, []int) {
-	return file_transporthost_transport_v1_transport_proto_rawDescGZIP(), []int{40}
+	return file_transporthost_transport_v1_transport_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *ReportStatusCall) GetState() string {
@@ -2586,7 +2649,7 @@ type HostReply struct {
 
 func (x *HostReply) Reset() {
 	*x = HostReply{}
-	mi := &file_transporthost_transport_v1_transport_proto_msgTypes[41]
+	mi := &file_transporthost_transport_v1_transport_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2598,7 +2661,7 @@ func (x *HostReply) String() string {
 func (*HostReply) ProtoMessage() {}
 
 func (x *HostReply) ProtoReflect() protoreflect.Message {
-	mi := &file_transporthost_transport_v1_transport_proto_msgTypes[41]
+	mi := &file_transporthost_transport_v1_transport_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2611,7 +2674,7 @@ func (x *HostReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HostReply.ProtoReflect.Descriptor instead.
 func (*HostReply) Descriptor() ([]byte, []int) {
-	return file_transporthost_transport_v1_transport_proto_rawDescGZIP(), []int{41}
+	return file_transporthost_transport_v1_transport_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *HostReply) GetId() uint64 {
@@ -2694,7 +2757,7 @@ type CallError struct {
 
 func (x *CallError) Reset() {
 	*x = CallError{}
-	mi := &file_transporthost_transport_v1_transport_proto_msgTypes[42]
+	mi := &file_transporthost_transport_v1_transport_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2706,7 +2769,7 @@ func (x *CallError) String() string {
 func (*CallError) ProtoMessage() {}
 
 func (x *CallError) ProtoReflect() protoreflect.Message {
-	mi := &file_transporthost_transport_v1_transport_proto_msgTypes[42]
+	mi := &file_transporthost_transport_v1_transport_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2719,7 +2782,7 @@ func (x *CallError) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CallError.ProtoReflect.Descriptor instead.
 func (*CallError) Descriptor() ([]byte, []int) {
-	return file_transporthost_transport_v1_transport_proto_rawDescGZIP(), []int{42}
+	return file_transporthost_transport_v1_transport_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *CallError) GetReason() string {
@@ -2748,7 +2811,7 @@ type Credentials struct {
 
 func (x *Credentials) Reset() {
 	*x = Credentials{}
-	mi := &file_transporthost_transport_v1_transport_proto_msgTypes[43]
+	mi := &file_transporthost_transport_v1_transport_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2760,7 +2823,7 @@ func (x *Credentials) String() string {
 func (*Credentials) ProtoMessage() {}
 
 func (x *Credentials) ProtoReflect() protoreflect.Message {
-	mi := &file_transporthost_transport_v1_transport_proto_msgTypes[43]
+	mi := &file_transporthost_transport_v1_transport_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2773,7 +2836,7 @@ func (x *Credentials) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Credentials.ProtoReflect.Descriptor instead.
 func (*Credentials) Descriptor() ([]byte, []int) {
-	return file_transporthost_transport_v1_transport_proto_rawDescGZIP(), []int{43}
+	return file_transporthost_transport_v1_transport_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *Credentials) GetAccessToken() string {
@@ -2813,7 +2876,7 @@ type ClientName struct {
 
 func (x *ClientName) Reset() {
 	*x = ClientName{}
-	mi := &file_transporthost_transport_v1_transport_proto_msgTypes[44]
+	mi := &file_transporthost_transport_v1_transport_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2825,7 +2888,7 @@ func (x *ClientName) String() string {
 func (*ClientName) ProtoMessage() {}
 
 func (x *ClientName) ProtoReflect() protoreflect.Message {
-	mi := &file_transporthost_transport_v1_transport_proto_msgTypes[44]
+	mi := &file_transporthost_transport_v1_transport_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2838,7 +2901,7 @@ func (x *ClientName) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClientName.ProtoReflect.Descriptor instead.
 func (*ClientName) Descriptor() ([]byte, []int) {
-	return file_transporthost_transport_v1_transport_proto_rawDescGZIP(), []int{44}
+	return file_transporthost_transport_v1_transport_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *ClientName) GetName() string {
@@ -2857,7 +2920,7 @@ type State struct {
 
 func (x *State) Reset() {
 	*x = State{}
-	mi := &file_transporthost_transport_v1_transport_proto_msgTypes[45]
+	mi := &file_transporthost_transport_v1_transport_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2869,7 +2932,7 @@ func (x *State) String() string {
 func (*State) ProtoMessage() {}
 
 func (x *State) ProtoReflect() protoreflect.Message {
-	mi := &file_transporthost_transport_v1_transport_proto_msgTypes[45]
+	mi := &file_transporthost_transport_v1_transport_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2882,7 +2945,7 @@ func (x *State) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use State.ProtoReflect.Descriptor instead.
 func (*State) Descriptor() ([]byte, []int) {
-	return file_transporthost_transport_v1_transport_proto_rawDescGZIP(), []int{45}
+	return file_transporthost_transport_v1_transport_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *State) GetValue() []byte {
@@ -3016,7 +3079,7 @@ const file_transporthost_transport_v1_transport_proto_rawDesc = "" +
 	"\x04text\x18\x02 \x01(\tR\x04text\"\"\n" +
 	"\bAccepted\x12\x16\n" +
 	"\x06cursor\x18\x01 \x01(\fR\x06cursor\"\x0e\n" +
-	"\fCheckpointed\"\xeb\x04\n" +
+	"\fCheckpointed\"\xd5\x05\n" +
 	"\bHostCall\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12O\n" +
 	"\vcredentials\x18\x02 \x01(\v2+.transporthost.transport.v1.CredentialsCallH\x00R\vcredentials\x12h\n" +
@@ -3028,10 +3091,15 @@ const file_transporthost_transport_v1_transport_proto_rawDesc = "" +
 	"\fdelete_state\x18\x06 \x01(\v2+.transporthost.transport.v1.DeleteStateCallH\x00R\vdeleteState\x12S\n" +
 	"\rreport_status\x18\a \x01(\v2,.transporthost.transport.v1.ReportStatusCallH\x00R\freportStatus\x12M\n" +
 	"\vclient_name\x18\b \x01(\v2*.transporthost.transport.v1.ClientNameCallH\x00R\n" +
-	"clientNameB\x06\n" +
+	"clientName\x12h\n" +
+	"\x14credentials_accepted\x18\t \x01(\v23.transporthost.transport.v1.CredentialsAcceptedCallH\x00R\x13credentialsAcceptedB\x06\n" +
 	"\x04kind\"\x11\n" +
 	"\x0fCredentialsCall\"9\n" +
 	"\x17RecoverUnauthorizedCall\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x01 \x01(\x04R\n" +
+	"generation\"9\n" +
+	"\x17CredentialsAcceptedCall\x12\x1e\n" +
 	"\n" +
 	"generation\x18\x01 \x01(\x04R\n" +
 	"generation\"\x10\n" +
@@ -3117,7 +3185,7 @@ func file_transporthost_transport_v1_transport_proto_rawDescGZIP() []byte {
 }
 
 var file_transporthost_transport_v1_transport_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_transporthost_transport_v1_transport_proto_msgTypes = make([]protoimpl.MessageInfo, 47)
+var file_transporthost_transport_v1_transport_proto_msgTypes = make([]protoimpl.MessageInfo, 48)
 var file_transporthost_transport_v1_transport_proto_goTypes = []any{
 	(Locality)(0),                            // 0: transporthost.transport.v1.Locality
 	(Capability)(0),                          // 1: transporthost.transport.v1.Capability
@@ -3158,17 +3226,18 @@ var file_transporthost_transport_v1_transport_proto_goTypes = []any{
 	(*HostCall)(nil),                         // 36: transporthost.transport.v1.HostCall
 	(*CredentialsCall)(nil),                  // 37: transporthost.transport.v1.CredentialsCall
 	(*RecoverUnauthorizedCall)(nil),          // 38: transporthost.transport.v1.RecoverUnauthorizedCall
-	(*ClientNameCall)(nil),                   // 39: transporthost.transport.v1.ClientNameCall
-	(*LoadStateCall)(nil),                    // 40: transporthost.transport.v1.LoadStateCall
-	(*SaveStateCall)(nil),                    // 41: transporthost.transport.v1.SaveStateCall
-	(*DeleteStateCall)(nil),                  // 42: transporthost.transport.v1.DeleteStateCall
-	(*ReportStatusCall)(nil),                 // 43: transporthost.transport.v1.ReportStatusCall
-	(*HostReply)(nil),                        // 44: transporthost.transport.v1.HostReply
-	(*CallError)(nil),                        // 45: transporthost.transport.v1.CallError
-	(*Credentials)(nil),                      // 46: transporthost.transport.v1.Credentials
-	(*ClientName)(nil),                       // 47: transporthost.transport.v1.ClientName
-	(*State)(nil),                            // 48: transporthost.transport.v1.State
-	nil,                                      // 49: transporthost.transport.v1.ReportStatusCall.DetailsEntry
+	(*CredentialsAcceptedCall)(nil),          // 39: transporthost.transport.v1.CredentialsAcceptedCall
+	(*ClientNameCall)(nil),                   // 40: transporthost.transport.v1.ClientNameCall
+	(*LoadStateCall)(nil),                    // 41: transporthost.transport.v1.LoadStateCall
+	(*SaveStateCall)(nil),                    // 42: transporthost.transport.v1.SaveStateCall
+	(*DeleteStateCall)(nil),                  // 43: transporthost.transport.v1.DeleteStateCall
+	(*ReportStatusCall)(nil),                 // 44: transporthost.transport.v1.ReportStatusCall
+	(*HostReply)(nil),                        // 45: transporthost.transport.v1.HostReply
+	(*CallError)(nil),                        // 46: transporthost.transport.v1.CallError
+	(*Credentials)(nil),                      // 47: transporthost.transport.v1.Credentials
+	(*ClientName)(nil),                       // 48: transporthost.transport.v1.ClientName
+	(*State)(nil),                            // 49: transporthost.transport.v1.State
+	nil,                                      // 50: transporthost.transport.v1.ReportStatusCall.DetailsEntry
 }
 var file_transporthost_transport_v1_transport_proto_depIdxs = []int32{
 	4,  // 0: transporthost.transport.v1.ConfigKey.keys:type_name -> transporthost.transport.v1.ConfigKey
@@ -3196,39 +3265,40 @@ var file_transporthost_transport_v1_transport_proto_depIdxs = []int32{
 	35, // 22: transporthost.transport.v1.Command.checkpointed:type_name -> transporthost.transport.v1.Checkpointed
 	37, // 23: transporthost.transport.v1.HostCall.credentials:type_name -> transporthost.transport.v1.CredentialsCall
 	38, // 24: transporthost.transport.v1.HostCall.recover_unauthorized:type_name -> transporthost.transport.v1.RecoverUnauthorizedCall
-	40, // 25: transporthost.transport.v1.HostCall.load_state:type_name -> transporthost.transport.v1.LoadStateCall
-	41, // 26: transporthost.transport.v1.HostCall.save_state:type_name -> transporthost.transport.v1.SaveStateCall
-	42, // 27: transporthost.transport.v1.HostCall.delete_state:type_name -> transporthost.transport.v1.DeleteStateCall
-	43, // 28: transporthost.transport.v1.HostCall.report_status:type_name -> transporthost.transport.v1.ReportStatusCall
-	39, // 29: transporthost.transport.v1.HostCall.client_name:type_name -> transporthost.transport.v1.ClientNameCall
-	49, // 30: transporthost.transport.v1.ReportStatusCall.details:type_name -> transporthost.transport.v1.ReportStatusCall.DetailsEntry
-	45, // 31: transporthost.transport.v1.HostReply.error:type_name -> transporthost.transport.v1.CallError
-	46, // 32: transporthost.transport.v1.HostReply.credentials:type_name -> transporthost.transport.v1.Credentials
-	48, // 33: transporthost.transport.v1.HostReply.state:type_name -> transporthost.transport.v1.State
-	47, // 34: transporthost.transport.v1.HostReply.client_name:type_name -> transporthost.transport.v1.ClientName
-	3,  // 35: transporthost.transport.v1.Transport.Describe:input_type -> transporthost.transport.v1.DescribeRequest
-	8,  // 36: transporthost.transport.v1.Transport.Start:input_type -> transporthost.transport.v1.StartRequest
-	10, // 37: transporthost.transport.v1.Transport.SetAuthStrictness:input_type -> transporthost.transport.v1.SetAuthStrictnessRequest
-	12, // 38: transporthost.transport.v1.Transport.NotifyCredentialsChanged:input_type -> transporthost.transport.v1.NotifyCredentialsChangedRequest
-	14, // 39: transporthost.transport.v1.Transport.SetEnabled:input_type -> transporthost.transport.v1.SetEnabledRequest
-	16, // 40: transporthost.transport.v1.Transport.Drain:input_type -> transporthost.transport.v1.DrainRequest
-	18, // 41: transporthost.transport.v1.Transport.Stop:input_type -> transporthost.transport.v1.StopRequest
-	30, // 42: transporthost.transport.v1.Transport.Exchange:input_type -> transporthost.transport.v1.CommandBatch
-	44, // 43: transporthost.transport.v1.Transport.HostCalls:input_type -> transporthost.transport.v1.HostReply
-	5,  // 44: transporthost.transport.v1.Transport.Describe:output_type -> transporthost.transport.v1.DescribeResponse
-	9,  // 45: transporthost.transport.v1.Transport.Start:output_type -> transporthost.transport.v1.StartResponse
-	11, // 46: transporthost.transport.v1.Transport.SetAuthStrictness:output_type -> transporthost.transport.v1.SetAuthStrictnessResponse
-	13, // 47: transporthost.transport.v1.Transport.NotifyCredentialsChanged:output_type -> transporthost.transport.v1.NotifyCredentialsChangedResponse
-	15, // 48: transporthost.transport.v1.Transport.SetEnabled:output_type -> transporthost.transport.v1.SetEnabledResponse
-	17, // 49: transporthost.transport.v1.Transport.Drain:output_type -> transporthost.transport.v1.DrainResponse
-	19, // 50: transporthost.transport.v1.Transport.Stop:output_type -> transporthost.transport.v1.StopResponse
-	20, // 51: transporthost.transport.v1.Transport.Exchange:output_type -> transporthost.transport.v1.EventBatch
-	36, // 52: transporthost.transport.v1.Transport.HostCalls:output_type -> transporthost.transport.v1.HostCall
-	44, // [44:53] is the sub-list for method output_type
-	35, // [35:44] is the sub-list for method input_type
-	35, // [35:35] is the sub-list for extension type_name
-	35, // [35:35] is the sub-list for extension extendee
-	0,  // [0:35] is the sub-list for field type_name
+	41, // 25: transporthost.transport.v1.HostCall.load_state:type_name -> transporthost.transport.v1.LoadStateCall
+	42, // 26: transporthost.transport.v1.HostCall.save_state:type_name -> transporthost.transport.v1.SaveStateCall
+	43, // 27: transporthost.transport.v1.HostCall.delete_state:type_name -> transporthost.transport.v1.DeleteStateCall
+	44, // 28: transporthost.transport.v1.HostCall.report_status:type_name -> transporthost.transport.v1.ReportStatusCall
+	40, // 29: transporthost.transport.v1.HostCall.client_name:type_name -> transporthost.transport.v1.ClientNameCall
+	39, // 30: transporthost.transport.v1.HostCall.credentials_accepted:type_name -> transporthost.transport.v1.CredentialsAcceptedCall
+	50, // 31: transporthost.transport.v1.ReportStatusCall.details:type_name -> transporthost.transport.v1.ReportStatusCall.DetailsEntry
+	46, // 32: transporthost.transport.v1.HostReply.error:type_name -> transporthost.transport.v1.CallError
+	47, // 33: transporthost.transport.v1.HostReply.credentials:type_name -> transporthost.transport.v1.Credentials
+	49, // 34: transporthost.transport.v1.HostReply.state:type_name -> transporthost.transport.v1.State
+	48, // 35: transporthost.transport.v1.HostReply.client_name:type_name -> transporthost.transport.v1.ClientName
+	3,  // 36: transporthost.transport.v1.Transport.Describe:input_type -> transporthost.transport.v1.DescribeRequest
+	8,  // 37: transporthost.transport.v1.Transport.Start:input_type -> transporthost.transport.v1.StartRequest
+	10, // 38: transporthost.transport.v1.Transport.SetAuthStrictness:input_type -> transporthost.transport.v1.SetAuthStrictnessRequest
+	12, // 39: transporthost.transport.v1.Transport.NotifyCredentialsChanged:input_type -> transporthost.transport.v1.NotifyCredentialsChangedRequest
+	14, // 40: transporthost.transport.v1.Transport.SetEnabled:input_type -> transporthost.transport.v1.SetEnabledRequest
+	16, // 41: transporthost.transport.v1.Transport.Drain:input_type -> transporthost.transport.v1.DrainRequest
+	18, // 42: transporthost.transport.v1.Transport.Stop:input_type -> transporthost.transport.v1.StopRequest
+	30, // 43: transporthost.transport.v1.Transport.Exchange:input_type -> transporthost.transport.v1.CommandBatch
+	45, // 44: transporthost.transport.v1.Transport.HostCalls:input_type -> transporthost.transport.v1.HostReply
+	5,  // 45: transporthost.transport.v1.Transport.Describe:output_type -> transporthost.transport.v1.DescribeResponse
+	9,  // 46: transporthost.transport.v1.Transport.Start:output_type -> transporthost.transport.v1.StartResponse
+	11, // 47: transporthost.transport.v1.Transport.SetAuthStrictness:output_type -> transporthost.transport.v1.SetAuthStrictnessResponse
+	13, // 48: transporthost.transport.v1.Transport.NotifyCredentialsChanged:output_type -> transporthost.transport.v1.NotifyCredentialsChangedResponse
+	15, // 49: transporthost.transport.v1.Transport.SetEnabled:output_type -> transporthost.transport.v1.SetEnabledResponse
+	17, // 50: transporthost.transport.v1.Transport.Drain:output_type -> transporthost.transport.v1.DrainResponse
+	19, // 51: transporthost.transport.v1.Transport.Stop:output_type -> transporthost.transport.v1.StopResponse
+	20, // 52: transporthost.transport.v1.Transport.Exchange:output_type -> transporthost.transport.v1.EventBatch
+	36, // 53: transporthost.transport.v1.Transport.HostCalls:output_type -> transporthost.transport.v1.HostCall
+	45, // [45:54] is the sub-list for method output_type
+	36, // [36:45] is the sub-list for method input_type
+	36, // [36:36] is the sub-list for extension type_name
+	36, // [36:36] is the sub-list for extension extendee
+	0,  // [0:36] is the sub-list for field type_name
 }
 
 func init() { file_transporthost_transport_v1_transport_proto_init() }
@@ -3260,8 +3330,9 @@ func file_transporthost_transport_v1_transport_proto_init() {
 		(*HostCall_DeleteState)(nil),
 		(*HostCall_ReportStatus)(nil),
 		(*HostCall_ClientName)(nil),
+		(*HostCall_CredentialsAccepted)(nil),
 	}
-	file_transporthost_transport_v1_transport_proto_msgTypes[41].OneofWrappers = []any{
+	file_transporthost_transport_v1_transport_proto_msgTypes[42].OneofWrappers = []any{
 		(*HostReply_Credentials)(nil),
 		(*HostReply_State)(nil),
 		(*HostReply_ClientName)(nil),
@@ -3272,7 +3343,7 @@ func file_transporthost_transport_v1_transport_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_transporthost_transport_v1_transport_proto_rawDesc), len(file_transporthost_transport_v1_transport_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   47,
+			NumMessages:   48,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
