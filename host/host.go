@@ -305,9 +305,10 @@ func (h *Host) deserted() bool {
 	return true
 }
 
-func (h *Host) connClosed(instance string, remaining int) {
+func (h *Host) connClosed(instance string, reason transport.CloseReason, remaining int) {
+	lost := reason.Code == transport.ClosePluginLost // the next process opens another one
 	for _, t := range h.cfg.Transports {
-		if t.Name == instance && t.Plugin == terminalPlugin {
+		if t.Name == instance && t.Plugin == terminalPlugin && !lost {
 			h.mu.Lock()
 			h.left = true
 			h.mu.Unlock()

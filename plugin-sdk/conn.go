@@ -75,11 +75,29 @@ func (c *Conn) DeliverAt(ctx context.Context, payload []byte, cursor Cursor) err
 }
 
 func (c *Conn) deliverPiece(ctx context.Context, piece []byte, cursor Cursor, first, last, large bool) error {
-	if err := c.host.server.WaitRoom(ctx); err != nil {
-		return err
-	}
 	if !last {
 		cursor = ""
+	}
+	return c.withCredit(ctx, len(piece), first, last, large, func() {
+		c.host.server.Received(c.id, piece, cursor, !last)
+	})
+}
+
+// Reject tells the host that the peer sent what is no message, for it to answer
+// in its order with the others, and how far the transport has read. It is called
+// by the goroutine that delivers, blocks like [Conn.Deliver] and returns its
+// errors.
+func (c *Conn) Reject(ctx context.Context, r Rejection) error {
+	if len(r.Cursor) > transport.MaxCursorBytes {
+		return fmt.Errorf("cursor of %d bytes, limit %d: %w", len(r.Cursor), transport.MaxCursorBytes, ErrTooLarge)
+	}
+	return c.withCredit(ctx, 0, true, true, false, func() { c.host.server.Rejected(c.id, r) })
+}
+
+// withCredit calls send once the host has room for a piece of n bytes.
+func (c *Conn) withCredit(ctx context.Context, n int, first, last, large bool, send func()) error {
+	if err := c.host.server.WaitRoom(ctx); err != nil {
+		return err
 	}
 	for {
 		c.mu.Lock()
@@ -87,10 +105,9 @@ func (c *Conn) deliverPiece(ctx context.Context, piece []byte, cursor Cursor, fi
 			c.mu.Unlock()
 			return ErrConnClosed
 		}
-		if c.toHost.Fits(len(piece), first, large) {
-			c.toHost.Take(len(piece), last, large)
-			// under the lock: nothing may follow a Closed on the wire
-			c.host.server.Received(c.id, piece, cursor, !last)
+		if c.toHost.Fits(n, first, large) {
+			c.toHost.Take(n, last, large)
+			send() // under the lock: nothing may follow a Closed on the wire
 			c.mu.Unlock()
 			return nil
 		}

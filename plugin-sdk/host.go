@@ -25,11 +25,12 @@ type Host struct {
 
 	touched []*Conn // of the receive loop: sinks to flush when the batch ends
 
-	mu     sync.Mutex // guards what follows
-	conns  map[ConnID]*Conn
-	lastID ConnID
-	lost   bool         // the link has ended
-	taken  map[int]bool // inherited files that were handed out, by descriptor
+	mu      sync.Mutex // guards what follows
+	conns   map[ConnID]*Conn
+	lastID  ConnID
+	lost    bool         // the link has ended
+	taken   map[int]bool // inherited files that were handed out, by descriptor
+	adopted []ConnID
 }
 
 func newHost(server *rpc.Server, log hclog.Logger, p StartParams) *Host {
@@ -102,7 +103,10 @@ func (h *Host) Adopt(r Resume, sink Sink) (*Conn, error) {
 	if r.Conn == 0 || !slices.ContainsFunc(h.params.Resume, func(have Resume) bool { return have.Conn == r.Conn }) {
 		return nil, fmt.Errorf("adopting connection %d, which is not in StartParams.Resume: %w", r.Conn, ErrConnClosed)
 	}
-	return h.add(r.Conn, sink, func(id ConnID) { h.server.Opened(id, Opened{ResumeKey: r.Key}) })
+	return h.add(r.Conn, sink, func(id ConnID) {
+		h.adopted = append(h.adopted, id)
+		h.server.Opened(id, Opened{ResumeKey: r.Key})
+	})
 }
 
 func (h *Host) add(id ConnID, sink Sink, announce func(ConnID)) (*Conn, error) {
@@ -124,6 +128,13 @@ func (h *Host) add(id ConnID, sink Sink, announce func(ConnID)) (*Conn, error) {
 	// another goroutine may have seen the connection as soon as it is unlocked
 	announce(id)
 	return c, nil
+}
+
+// started is the answer to the host's Start: the host closes what is not in it.
+func (h *Host) started(addresses []string) transport.StartResult {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return transport.StartResult{Addresses: addresses, Adopted: slices.Clone(h.adopted)}
 }
 
 func (h *Host) forget(id ConnID) {

@@ -81,13 +81,13 @@ func (p *process) Start(ctx context.Context, params StartParams) (transport.Star
 	select {
 	case addresses := <-host.ready:
 		p.becomeReady()
-		return transport.StartResult{Addresses: addresses}, nil
+		return host.started(addresses), nil
 	case <-p.served:
 		select {
 		case addresses := <-host.ready:
 			// Serve became ready before it returned: that is an end, not a refusal.
 			p.becomeReady()
-			return transport.StartResult{Addresses: addresses}, nil
+			return host.started(addresses), nil
 		default:
 		}
 		if err := p.outcome(); err != nil {

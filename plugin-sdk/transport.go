@@ -18,6 +18,7 @@ type (
 	Peer              = transport.Peer
 	Opened            = transport.Opened
 	Resume            = transport.Resume
+	Rejection         = transport.Rejection
 	CloseCode         = transport.CloseCode
 	CloseReason       = transport.CloseReason
 	Description       = transport.Description

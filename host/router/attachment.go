@@ -2,6 +2,7 @@ package router
 
 import (
 	"fmt"
+	"strings"
 	"sync"
 
 	"github.com/hashicorp/go-hclog"
@@ -39,6 +40,12 @@ func (a *Attachment) Opened(conn transport.ConnID, o transport.Opened) {
 		a.violation(conn, fmt.Errorf("connection %d was opened twice", conn))
 		return
 	}
+	if n := len(o.ResumeKey); n > transport.MaxCursorBytes {
+		a.violation(conn, fmt.Errorf("resume key of %d bytes, limit %d", n, transport.MaxCursorBytes))
+		a.link.Close(conn, transport.CloseReason{Code: transport.CloseProtocol, Text: "the resume key is too long"})
+		return
+	}
+	o.Peer = clipPeer(o.Peer)
 	if w := a.adopt(conn, o); w != nil {
 		w.attach(a.link)
 		return
@@ -56,6 +63,19 @@ func (a *Attachment) Opened(conn transport.ConnID, o transport.Opened) {
 	w.open()
 }
 
+// longestPeerText bounds what is kept and shown of what a transport tells of a
+// peer: headers are the peer's own words.
+const longestPeerText = 256
+
+func clipPeer(p transport.Peer) transport.Peer {
+	for _, s := range []*string{&p.RemoteAddr, &p.LocalAddr, &p.Identity, &p.UserAgent, &p.ClientName} {
+		if len(*s) > longestPeerText {
+			*s = strings.ToValidUTF8((*s)[:longestPeerText], "")
+		}
+	}
+	return p
+}
+
 func (a *Attachment) adopt(conn transport.ConnID, o transport.Opened) *row {
 	if o.ResumeKey == "" {
 		return nil
@@ -70,9 +90,12 @@ func (a *Attachment) adopt(conn transport.ConnID, o transport.Opened) *row {
 	return w
 }
 
-// Started says that the process is ready: what it has not adopted is lost.
-func (a *Attachment) Started() {
-	a.router.abandon(a.instance, transport.Because(transport.ClosePluginLost, "the next process of %q did not resume the connection", a.instance))
+// Started says that the process is ready, and which connections it goes on
+// with. The events of the adoption may still be on their way; what is not among
+// them is lost.
+func (a *Attachment) Started(adopted []transport.ConnID) {
+	reason := transport.Because(transport.ClosePluginLost, "the next process of %q did not resume the connection", a.instance)
+	a.router.abandon(a.instance, adopted, reason)
 }
 
 // Received implements [rpc.Events].
@@ -85,20 +108,47 @@ func (a *Attachment) Received(conn transport.ConnID, piece []byte, cursor transp
 		a.violation(conn, err)
 		return
 	}
-	if cursor != "" && !more {
-		if w.cursor == "" || len(a.accepted) == 0 || a.accepted[len(a.accepted)-1] != w {
-			a.accepted = append(a.accepted, w)
-		}
-		w.accept(cursor)
+	if !more {
+		a.accept(w, cursor)
 	}
 }
 
-// violation closes a connection on which the plugin broke the link's rules.
+// Rejected implements [rpc.Events].
+func (a *Attachment) Rejected(conn transport.ConnID, r transport.Rejection) {
+	w := a.row(conn)
+	if w == nil {
+		return
+	}
+	if err := w.rejected(r); err != nil {
+		a.violation(conn, err)
+		return
+	}
+	a.accept(w, r.Cursor)
+}
+
+// accept notes how far the transport has read, to be confirmed when the batch
+// ends.
+func (a *Attachment) accept(w *row, cursor transport.Cursor) {
+	if cursor == "" {
+		return
+	}
+	if len(cursor) > transport.MaxCursorBytes {
+		a.violation(w.linkID, fmt.Errorf("cursor of %d bytes, limit %d", len(cursor), transport.MaxCursorBytes))
+		return
+	}
+	if len(a.accepted) == 0 || a.accepted[len(a.accepted)-1] != w {
+		a.accepted = append(a.accepted, w)
+	}
+	w.accept(cursor)
+}
+
+// violation closes a connection on which the plugin broke the link's rules. What
+// it goes on to do there is counted, and not worth a line each.
 func (a *Attachment) violation(conn transport.ConnID, err error) {
 	a.router.counters.violations.Add(1)
-	a.log.Warn("the plugin broke the rules of the link", "connection", conn, "error", err)
-	if w := a.row(conn); w != nil {
-		w.abort(transport.Because(transport.CloseProtocol, "the plugin broke the rules of the link: %v", err))
+	w := a.row(conn)
+	if w == nil || w.abort(transport.Because(transport.CloseProtocol, "the plugin broke the rules of the link: %v", err)) {
+		a.log.Warn("the plugin broke the rules of the link", "connection", conn, "error", err)
 	}
 }
 

@@ -28,21 +28,23 @@ func (w *row) closeLocked(reason transport.CloseReason) {
 	w.router.watch(w)
 }
 
-// abort is Close that leaves out what is queued.
-func (w *row) abort(reason transport.CloseReason) {
+// abort is Close that leaves out what is queued. It is false if the connection
+// was ending already.
+func (w *row) abort(reason transport.CloseReason) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.abortLocked(reason)
+	return w.abortLocked(reason)
 }
 
-func (w *row) abortLocked(reason transport.CloseReason) {
+func (w *row) abortLocked(reason transport.CloseReason) bool {
 	if w.state == asking || w.state == ended {
-		return
+		return false
 	}
 	w.router.counters.dropped.Add(int64(w.out.drop()))
 	w.state, w.closing = closing, reason
 	w.wakeLocked()
 	w.askLocked()
+	return true
 }
 
 func (w *row) slowLocked(why string) {
@@ -151,6 +153,7 @@ func (w *row) end(reason transport.CloseReason) {
 	inFlight := w.inFlight
 	w.inFlight = 0
 	w.wakeLocked()
+	w.ending = reason
 	w.mu.Unlock()
 
 	w.calls.Lock()
@@ -173,10 +176,10 @@ func (w *row) detach() bool {
 		return false
 	}
 	w.link = nil
-	w.joined = nil // the cursor is behind it: the next process delivers it again
 	messages, bytes := w.fromPeer.Unread()
 	w.carried.Messages += messages - w.held.Messages
-	w.carried.Bytes += bytes - w.held.Bytes
+	w.carried.Bytes += bytes - w.held.Bytes - len(w.joined)
+	w.joined = nil // the cursor is before it: the next process delivers it again
 	w.held = transport.Credit{}
 	w.fromPeer, w.toPeer = transport.ReceiveWindow{}, transport.SendWindow{}
 	w.out.rewind()

@@ -4,12 +4,12 @@
 package router
 
 import (
+	"cmp"
 	"context"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"cmp"
 
 	"github.com/hashicorp/go-hclog"
 
@@ -70,9 +70,9 @@ type Config struct {
 	OutQueueMessages int
 	SlowAfter        time.Duration
 
-	// ConnClosed is called when a connection has ended, with the number of
-	// those of the same instance that remain. It must not block. May be nil.
-	ConnClosed func(instance string, remaining int)
+	// ConnClosed is called when a connection has ended, with why, and the number
+	// of those of the same instance that remain. It must not block. May be nil.
+	ConnClosed func(instance string, reason transport.CloseReason, remaining int)
 	// Accepted is called when the host has accepted a resumable connection's
 	// messages up to a cursor. It must not block. May be nil.
 	Accepted func(instance string, key transport.ResumeKey, cursor transport.Cursor)
@@ -102,7 +102,9 @@ type Router struct {
 	detached map[string]map[transport.ConnID]*row // by instance: those that wait for the next process
 	byOrigin map[string]int
 	lastID   uint64
-	changed  chan struct{} // closed when a row goes or inFlight falls to 0; nil while nobody waits
+
+	turnMu sync.Mutex    // guards turn; taken after any other
+	turn   chan struct{} // closed when a row goes or inFlight falls to 0; nil while nobody waits
 
 	waitingMu sync.Mutex // guards waiting; taken after a row's
 	waiting   map[*row]struct{}
@@ -212,11 +214,14 @@ func (r *Router) remove(w *row) {
 	delete(r.detached[w.origin], w.linkID)
 	r.byOrigin[w.origin]--
 	remaining := r.byOrigin[w.origin]
-	r.signalLocked()
 	r.mu.Unlock()
+	r.signal()
 	r.counters.closed.Add(1)
 	if r.cfg.ConnClosed != nil {
-		r.cfg.ConnClosed(w.origin, remaining)
+		w.mu.Lock()
+		reason := w.ending
+		w.mu.Unlock()
+		r.cfg.ConnClosed(w.origin, reason, remaining)
 	}
 }
 
@@ -243,13 +248,15 @@ func (r *Router) unpark(instance string, conn transport.ConnID, key transport.Re
 
 // abandon closes what waits for a process of instance that will not come, or
 // that came and did not adopt it.
-func (r *Router) abandon(instance string, reason transport.CloseReason) {
+func (r *Router) abandon(instance string, except []transport.ConnID, reason transport.CloseReason) {
 	r.mu.Lock()
-	rows := make([]*row, 0, len(r.detached[instance]))
-	for _, w := range r.detached[instance] {
-		rows = append(rows, w)
+	var rows []*row
+	for conn, w := range r.detached[instance] {
+		if !slices.Contains(except, conn) {
+			rows = append(rows, w)
+			delete(r.detached[instance], conn)
+		}
 	}
-	clear(r.detached[instance])
 	r.mu.Unlock()
 	for _, w := range rows {
 		w.end(reason)
@@ -258,38 +265,40 @@ func (r *Router) abandon(instance string, reason transport.CloseReason) {
 
 // Abandon closes the connections that wait for the next process of instance,
 // because there will be none.
-func (r *Router) Abandon(instance string, reason transport.CloseReason) { r.abandon(instance, reason) }
+func (r *Router) Abandon(instance string, reason transport.CloseReason) {
+	r.abandon(instance, nil, reason)
+}
 
 func (r *Router) answered(n int) {
 	if r.inFlight.Add(int64(-n)) == 0 {
-		r.mu.Lock()
-		r.signalLocked()
-		r.mu.Unlock()
+		r.signal()
 	}
 }
 
-func (r *Router) signalLocked() {
-	if r.changed != nil {
-		close(r.changed)
-		r.changed = nil
+// signal wakes those who await something.
+func (r *Router) signal() {
+	r.turnMu.Lock()
+	defer r.turnMu.Unlock()
+	if r.turn != nil {
+		close(r.turn)
+		r.turn = nil
 	}
 }
 
 // await blocks until done is true, or ctx ends.
 func (r *Router) await(ctx context.Context, done func() bool) error {
 	for {
-		r.mu.Lock()
+		r.turnMu.Lock()
+		if r.turn == nil {
+			r.turn = make(chan struct{})
+		}
+		turn := r.turn // taken before the look: what changes behind it is seen
+		r.turnMu.Unlock()
 		if done() {
-			r.mu.Unlock()
 			return nil
 		}
-		if r.changed == nil {
-			r.changed = make(chan struct{})
-		}
-		changed := r.changed
-		r.mu.Unlock()
 		select {
-		case <-changed:
+		case <-turn:
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
@@ -313,5 +322,5 @@ func (r *Router) CloseAll(ctx context.Context, reason transport.CloseReason) err
 	for _, w := range rows {
 		w.Close(reason)
 	}
-	return r.await(ctx, func() bool { return len(r.rows) == 0 })
+	return r.await(ctx, func() bool { return r.Len() == 0 })
 }

@@ -31,6 +31,7 @@ type wire struct {
 	accepted []transport.Cursor
 	checks   int
 	unread   transport.Credit // what was sent and not returned
+	onCredit func(transport.Credit)
 }
 
 func (w *wire) Send(_ transport.ConnID, seq transport.Seq, piece []byte, more bool) {
@@ -57,6 +58,9 @@ func (w *wire) Credit(_ transport.ConnID, c transport.Credit) {
 	defer w.mu.Unlock()
 	w.credit.Bytes += c.Bytes
 	w.credit.Messages += c.Messages
+	if w.onCredit != nil {
+		w.onCredit(c)
+	}
 }
 
 func (w *wire) Accepted(_ transport.ConnID, c transport.Cursor) {
@@ -412,7 +416,7 @@ func TestResumption(t *testing.T) {
 	next := &wire{}
 	b := r.Attach("ws", 2, next)
 	b.Opened(1, transport.Opened{ResumeKey: "k"})
-	b.Started()
+	b.Started([]transport.ConnID{1})
 	if fmt.Sprint(next.sent) != `[{"id":2,"result":1} {"method":"while-away"}]` || fmt.Sprint(next.seqs) != "[2 3]" {
 		t.Errorf("sent again: %q with numbers %v", next.sent, next.seqs)
 	}
@@ -420,6 +424,102 @@ func TestResumption(t *testing.T) {
 	b.EndBatch()
 	if len(next.sent) != 3 || len(app.sessions) != 1 {
 		t.Errorf("after resumption the peer got %q, %d sessions", next.sent, len(app.sessions))
+	}
+}
+
+// TestAdoptionMayComeBehindTheStart: the answer to Start and the events of the
+// stream travel side by side.
+func TestAdoptionMayComeBehindTheStart(t *testing.T) {
+	r, a, _, app := setUp(t, answer, Config{})
+	open1(a, transport.Opened{ResumeKey: "k"})
+	a.Detach(transport.CloseReason{Code: transport.ClosePluginLost}, true)
+	b := r.Attach("ws", 2, &wire{})
+	b.Started([]transport.ConnID{1})
+	b.Opened(1, transport.Opened{ResumeKey: "k"})
+	if len(app.sessions) != 1 || app.sessions[0].closed != nil {
+		t.Errorf("%d sessions, the first heard %v; want one that goes on", len(app.sessions), app.sessions[0].closed)
+	}
+}
+
+// TestPipelinedRequestsOnAResumableConnection sends far more than a window,
+// with the credit of each answer back before its acknowledgement.
+func TestPipelinedRequestsOnAResumableConnection(t *testing.T) {
+	_, a, w, _ := setUp(t, answer, Config{})
+	open1(a, transport.Opened{ResumeKey: "k", Lossless: true})
+	const n = 5000
+	var window transport.SendWindow
+	w.onCredit = func(c transport.Credit) {
+		if err := window.Return(c); err != nil {
+			t.Fatal(err)
+		}
+	}
+	acked := 0
+	for sent := 0; sent < n; {
+		if p := fmt.Appendf(nil, `{"id":%d,"method":"m"}`, sent); window.Fits(len(p), true, false) {
+			window.Take(len(p), true, false)
+			a.Received(1, p, "", false)
+			sent++
+			continue
+		}
+		if acked == len(w.seqs) && w.unread == (transport.Credit{}) {
+			t.Fatalf("stuck after %d requests and %d answers: nothing is out, and no credit comes back", sent, len(w.sent))
+		}
+		w.giveBack(a, 1)
+		acked = len(w.seqs)
+		a.Acked(1, w.seqs[acked-1])
+	}
+	w.giveBack(a, 1)
+	if len(w.sent) != n {
+		t.Errorf("%d answers, want %d", len(w.sent), n)
+	}
+}
+
+// TestHalfAMessageCostsNoCredit: a process dies within a large message, and the
+// next one delivers it again, and more of them.
+func TestHalfAMessageCostsNoCredit(t *testing.T) {
+	r, a, _, app := setUp(t, consume, Config{})
+	open1(a, transport.Opened{ResumeKey: "k"})
+	large := fmt.Appendf(nil, `{"method":"m","params":%q}`, strings.Repeat("x", 4*transport.PieceBytes))
+	for i := range 3 {
+		a.Received(1, large[i*transport.PieceBytes:(i+1)*transport.PieceBytes], "", true)
+	}
+	a.Detach(transport.CloseReason{Code: transport.ClosePluginLost}, true)
+	next := &wire{}
+	b := r.Attach("ws", 2, next)
+	b.Opened(1, transport.Opened{ResumeKey: "k"})
+	b.Started([]transport.ConnID{1})
+	var window transport.SendWindow
+	next.onCredit = func(c transport.Credit) {
+		if err := window.Return(c); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i := range 10 {
+		for rest, first := large, true; len(rest) > 0; first = false {
+			n := min(len(rest), transport.PieceBytes)
+			if !window.Fits(n, first, true) {
+				t.Fatalf("no room for message %d: credit was lost", i)
+			}
+			window.Take(n, n == len(rest), true)
+			b.Received(1, rest[:n], "", n < len(rest))
+			rest = rest[n:]
+		}
+	}
+	if got := app.sessions[0].got; len(got) != 10 || got[9] != string(large) {
+		t.Errorf("%d messages arrived, want 10 whole ones", len(got))
+	}
+}
+
+func TestRejectionsAreAnsweredInTheirOrder(t *testing.T) {
+	_, a, w, _ := setUp(t, answer, Config{})
+	open1(a, transport.Opened{ResumeKey: "k"})
+	a.Received(1, []byte(`{"id":1,"method":"m"}`), "10", false)
+	a.Rejected(1, transport.Rejection{Cursor: "20", Text: "not UTF-8", Unparsable: true})
+	a.Rejected(1, transport.Rejection{Cursor: "21"})
+	a.EndBatch()
+	want := `[{"id":1,"result":1} {"jsonrpc":"2.0","id":null,"error":{"code":-32700,"message":"not UTF-8"}}]`
+	if fmt.Sprint(w.sent) != want || fmt.Sprint(w.accepted) != "[21]" {
+		t.Errorf("the peer got %s, accepted is %v", w.sent, w.accepted)
 	}
 }
 
@@ -431,7 +531,7 @@ func TestWhatIsNotAdoptedIsLost(t *testing.T) {
 	if c := app.sessions[1].closed; c == nil || c.Code != transport.ClosePluginLost {
 		t.Errorf("the connection without a key heard %v", c)
 	}
-	r.Attach("ws", 2, &wire{}).Started()
+	r.Attach("ws", 2, &wire{}).Started(nil)
 	if c := app.sessions[0].closed; c == nil || c.Code != transport.ClosePluginLost {
 		t.Errorf("the connection that was not adopted heard %v", c)
 	}

@@ -38,6 +38,7 @@ type row struct {
 	held       transport.Credit // consumed, and withheld while the peer does not read
 	out        outQueue
 	closing    transport.CloseReason // with which the connection ends once out is empty
+	ending     transport.CloseReason // with which it has ended
 	asked      time.Time             // when the process was asked to end the connection
 	progress   time.Time             // when something left for the peer last, while out is not empty
 	room       chan struct{}         // closed when out has room; nil while nobody waits
@@ -112,6 +113,29 @@ func (w *row) received(piece []byte, more bool) error {
 	return nil
 }
 
+// rejected takes what the transport read and could not deliver, like a message
+// without bytes.
+func (w *row) rejected(r transport.Rejection) error {
+	w.mu.Lock()
+	_, err := w.fromPeer.Arrived(0, false)
+	live := w.state == open
+	w.mu.Unlock()
+	if err != nil || !live {
+		return err
+	}
+	if r.Text == "" {
+		w.Consumed(1, 0)
+		return nil
+	}
+	w.router.counters.invalid.Add(1)
+	code := transport.CodeInvalidRequest
+	if r.Unparsable {
+		code = transport.CodeParseError
+	}
+	w.refuse(nil, code, r.Text, 0)
+	return nil
+}
+
 // take gives one whole message to the application, or answers it.
 func (w *row) take(p []byte) {
 	m, err := transport.Peek(p)
@@ -139,7 +163,7 @@ func (w *row) take(p []byte) {
 		w.router.inFlight.Add(1)
 	}
 	w.mu.Unlock()
-	if string(m.Method) == "initialize" {
+	if string(m.Method) == "initialize" && len(p) <= largestNoted {
 		w.noteClient(p)
 	}
 	w.calls.Lock()
@@ -158,8 +182,19 @@ func (w *row) refuse(id []byte, code int, text string, size int) {
 	w.Consumed(1, size)
 }
 
-// noteClient remembers the name that the peer gives itself, for status.
+// largestNoted bounds the initialize requests that are looked into: this is the
+// receive loop, and everybody on this plugin waits meanwhile.
+const largestNoted = 32 << 10
+
+// noteClient remembers the name that the peer gives itself, for status. The
+// first one counts.
 func (w *row) noteClient(p []byte) {
+	w.mu.Lock()
+	known := w.clientName != ""
+	w.mu.Unlock()
+	if known {
+		return
+	}
 	var msg struct {
 		Params struct {
 			ClientInfo struct {
@@ -170,13 +205,8 @@ func (w *row) noteClient(p []byte) {
 	if json.Unmarshal(p, &msg) != nil || msg.Params.ClientInfo.Name == "" {
 		return // the application will say what is wrong with it
 	}
-	const longest = 128
-	name := msg.Params.ClientInfo.Name
-	if len(name) > longest {
-		name = name[:longest]
-	}
 	w.mu.Lock()
-	w.clientName = name
+	w.clientName = clipPeer(transport.Peer{ClientName: msg.Params.ClientInfo.Name}).ClientName
 	w.mu.Unlock()
 }
 
@@ -268,9 +298,10 @@ func (w *row) SendWait(ctx context.Context, p []byte) error {
 
 func (w *row) queueLocked(p []byte, m transport.Message) {
 	w.router.counters.sent.Add(1)
-	if (m.Kind == transport.Response || m.Kind == transport.ErrorResponse) && w.inFlight > 0 {
+	// An error without an id answers no request.
+	if (m.Kind == transport.Response || m.Kind == transport.ErrorResponse) && len(m.ID) > 0 && w.inFlight > 0 {
 		w.inFlight--
-		defer w.router.answered(1)
+		w.router.answered(1)
 	}
 	seq := w.out.number()
 	if w.link != nil && w.out.unsent() == 0 && len(p) <= transport.PieceBytes && w.toPeer.Fits(len(p), true, false) {
@@ -341,6 +372,9 @@ func (w *row) acked(seq transport.Seq) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.out.acked(seq)
+	if !w.out.over(holdBytes/2, holdMessages/2) {
+		w.releaseLocked()
+	}
 	if w.room != nil && !w.out.over(waitBytes/2, w.router.cfg.OutQueueMessages/2) {
 		close(w.room)
 		w.room = nil

@@ -42,8 +42,9 @@ type Spec struct {
 // An Attachment takes the events of one process; see package router.
 type Attachment interface {
 	rpc.Events
-	// Started says that the process is ready.
-	Started()
+	// Started says that the process is ready, and which connections of an
+	// earlier one it goes on with.
+	Started(adopted []transport.ConnID)
 	// Detach says that the process is gone.
 	Detach(reason transport.CloseReason, resume bool)
 }

@@ -75,9 +75,7 @@ func (p *Plugin) Run(ctx context.Context) error {
 		})
 		if ctx.Err() != nil {
 			answer(transport.ErrStopping)
-			p.opts.Sessions.Abandon(p.spec.Instance, transport.CloseReason{Code: transport.CloseGoingAway})
-			p.update(func(s *Status) { s.State, s.PID, s.Addresses, s.NextAttempt = Stopped, 0, nil, nil })
-			return context.Cause(ctx)
+			return p.stopped(ctx)
 		}
 		answer(err)
 		if errors.Is(err, errRestartRequested) {
@@ -97,11 +95,25 @@ func (p *Plugin) Run(ctx context.Context) error {
 			p.mu.Unlock()
 			giveUp = true
 		}
-		if r, ok := p.pause(ctx, err, wait, giveUp, b.Failures()); ok {
+		r, ok := p.pause(ctx, err, wait, giveUp)
+		switch {
+		case ctx.Err() != nil:
+			if ok {
+				r.done <- transport.ErrStopping
+			}
+			return p.stopped(ctx)
+		case ok:
 			b.Reset()
 			waiting = append(waiting, r)
 		}
 	}
+}
+
+// stopped is the end of Run.
+func (p *Plugin) stopped(ctx context.Context) error {
+	p.opts.Sessions.Abandon(p.spec.Instance, transport.CloseReason{Code: transport.CloseGoingAway})
+	p.update(func(s *Status) { s.State, s.PID, s.Addresses, s.NextAttempt = Stopped, 0, nil, nil })
+	return context.Cause(ctx)
 }
 
 // refused reports whether a plugin said itself that it will not start, or may
@@ -113,7 +125,7 @@ func refused(err error) bool {
 
 // pause waits before the next process: for wait, or if it is given up, until a
 // person asks. It returns the person's request.
-func (p *Plugin) pause(ctx context.Context, cause error, wait time.Duration, giveUp bool, failures int) (restartRequest, bool) {
+func (p *Plugin) pause(ctx context.Context, cause error, wait time.Duration, giveUp bool) (restartRequest, bool) {
 	var timer <-chan time.Time
 	if giveUp {
 		p.opts.Sessions.Abandon(p.spec.Instance, transport.Because(transport.ClosePluginLost, "plugin %q failed: %v", p.spec.Instance, cause))
@@ -230,10 +242,11 @@ func (p *Plugin) incarnation(ctx context.Context, n int, ready func()) (restartR
 // live takes a process from its handshake through its life. It returns why
 // that should end, or has ended.
 func (p *Plugin) live(ctx context.Context, n int, proc *process, attachment Attachment, listening []*os.File, linkEnd chan error, ready func()) (restartRequest, error) {
-	if err := p.start(ctx, n, proc, listening, linkEnd); err != nil {
+	result, err := p.start(ctx, n, proc, listening)
+	if err != nil {
 		return restartRequest{}, err
 	}
-	attachment.Started()
+	attachment.Started(result.Adopted)
 	p.mu.Lock()
 	p.link = proc.link
 	p.mu.Unlock()
@@ -242,17 +255,17 @@ func (p *Plugin) live(ctx context.Context, n int, proc *process, attachment Atta
 }
 
 // start introduces host and process to each other.
-func (p *Plugin) start(ctx context.Context, n int, proc *process, listening []*os.File, linkEnd chan error) error {
+func (p *Plugin) start(ctx context.Context, n int, proc *process, listening []*os.File) (result transport.StartResult, err error) {
 	// A process that dies meanwhile ends the calls: gRPC sees it at once.
 	c, cancel := context.WithTimeout(ctx, transport.DescribeTimeout)
 	defer cancel()
 	d, err := proc.link.Describe(c)
 	if err != nil {
-		return proc.whyGone(fmt.Errorf("describing plugin %q: %w", p.spec.Plugin, err))
+		return result, proc.whyGone(fmt.Errorf("describing plugin %q: %w", p.spec.Plugin, err))
 	}
 	config, err := p.opts.Check(p.spec, d)
 	if err != nil {
-		return fmt.Errorf("%w: %w", transport.ErrInvalidConfig, err)
+		return result, fmt.Errorf("%w: %w", transport.ErrInvalidConfig, err)
 	}
 	p.mu.Lock()
 	p.caps = d.Capabilities
@@ -280,12 +293,12 @@ func (p *Plugin) start(ctx context.Context, n int, proc *process, listening []*o
 	}
 	c, cancelStart := context.WithTimeout(ctx, transport.StartTimeout)
 	defer cancelStart()
-	result, err := proc.link.Start(c, params)
+	result, err = proc.link.Start(c, params)
 	if err != nil {
 		if refused(err) {
-			return err // in the plugin's own words: they are the host's last ones
+			return result, err // in the plugin's own words: they are the host's last ones
 		}
-		return proc.whyGone(fmt.Errorf("starting plugin %q: %w", p.spec.Plugin, err))
+		return result, proc.whyGone(fmt.Errorf("starting plugin %q: %w", p.spec.Plugin, err))
 	}
 	p.update(func(s *Status) {
 		s.State, s.Addresses, s.Remedy = Ready, result.Addresses, ""
@@ -293,7 +306,7 @@ func (p *Plugin) start(ctx context.Context, n int, proc *process, listening []*o
 			s.State, s.Cause, s.Remedy = Degraded, s.Reported.Cause, s.Reported.Remedy
 		}
 	})
-	return nil
+	return result, nil
 }
 
 // whyGone prefers how a process ended to the error that followed from it.

@@ -109,8 +109,8 @@ type attachment struct {
 	s *sessions
 }
 
-func (a *attachment) EndBatch() {}
-func (a *attachment) Started()  {}
+func (a *attachment) EndBatch()                  {}
+func (a *attachment) Started([]transport.ConnID) {}
 func (a *attachment) Detach(r transport.CloseReason, _ bool) {
 	a.s.mu.Lock()
 	defer a.s.mu.Unlock()

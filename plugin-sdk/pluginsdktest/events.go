@@ -71,6 +71,26 @@ func (h *Host) Checkpoint(conn transport.ConnID, data []byte) {
 	h.link.Checkpointed(conn)
 }
 
+// Rejected implements [rpc.Events]. It consumes the rejection, as a host does
+// that has answered it.
+func (h *Host) Rejected(conn transport.ConnID, r transport.Rejection) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	w := h.windows[conn]
+	if w == nil {
+		h.t.Errorf("rejection on connection %d, which is not open", conn)
+		return
+	}
+	if _, err := w.fromPeer.Arrived(0, false); err != nil {
+		h.t.Errorf("connection %d: %v", conn, err)
+		return
+	}
+	if !h.stalled {
+		h.returnLocked(conn, w.fromPeer.Consumed(1, 0))
+	}
+	h.add(Event{Conn: conn, Rejected: &r, Cursor: r.Cursor})
+}
+
 // Finished implements [rpc.Events].
 func (h *Host) Finished(conn transport.ConnID) {
 	h.mu.Lock()

@@ -34,6 +34,8 @@ type Event struct {
 	Check   []byte
 	Finish  bool
 	Closed  *transport.CloseReason
+
+	Rejected *transport.Rejection // what the peer sent is no message
 }
 
 // A Host is the scripted host. Its methods fail the test when something does
@@ -202,6 +204,12 @@ func (h *Host) NextCursor(conn transport.ConnID) ([]byte, transport.Cursor) {
 	h.t.Helper()
 	e := h.next(conn, "message", func(e Event) bool { return e.Message != nil })
 	return e.Message, e.Cursor
+}
+
+// NextRejected waits until the transport rejects something of the peer.
+func (h *Host) NextRejected(conn transport.ConnID) transport.Rejection {
+	h.t.Helper()
+	return *h.next(conn, "rejection", func(e Event) bool { return e.Rejected != nil }).Rejected
 }
 
 // NextAcked waits until the transport acknowledges up to seq.

@@ -62,7 +62,7 @@ type frame struct {
 }
 
 // maxKind is the highest field number of a kind, of both directions.
-const maxKind = eventFinished
+const maxKind = eventRejected
 
 // next decodes the first frame of a batch and returns the rest. It is the hot
 // loop of a receive loop, hence without closures and tables.

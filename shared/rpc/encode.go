@@ -22,6 +22,7 @@ const (
 	eventClosed     = 6
 	eventCredit     = 7
 	eventFinished   = 8
+	eventRejected   = 9
 
 	commandSend         = 2
 	commandClose        = 3
@@ -89,6 +90,14 @@ func appendReceived(b []byte, conn transport.ConnID, payload []byte, cursor tran
 	b = appendBytesField(b, 1, payload)
 	b = appendBytesField(b, 2, cursor)
 	return appendVarintField(b, 3, boolVarint(more))
+}
+
+func appendRejected(b []byte, conn transport.ConnID, r transport.Rejection) []byte {
+	size := sizeBytesField(len(r.Cursor)) + sizeBytesField(len(r.Text)) + sizeVarintField(boolVarint(r.Unparsable))
+	b = appendHead(b, conn, eventRejected, size)
+	b = appendBytesField(b, 1, r.Cursor)
+	b = appendBytesField(b, 2, r.Text)
+	return appendVarintField(b, 3, boolVarint(r.Unparsable))
 }
 
 func appendSend(b []byte, conn transport.ConnID, seq transport.Seq, payload []byte, more bool) []byte {

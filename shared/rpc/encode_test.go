@@ -20,7 +20,7 @@ func drawEvent(t *rapid.T) (hand []byte, generated *pb.Event) {
 	n := rapid.IntRange(0, 1<<30).Draw(t, "n")
 	flag := rapid.Bool().Draw(t, "flag")
 	e := &pb.Event{Conn: uint64(conn)}
-	switch rapid.IntRange(0, 6).Draw(t, "kind") {
+	switch rapid.IntRange(0, 7).Draw(t, "kind") {
 	case 0:
 		e.Kind = &pb.Event_Received{Received: &pb.Received{Payload: payload, Cursor: []byte(text), More: flag}}
 		return appendReceived(nil, conn, payload, transport.Cursor(text), flag), e
@@ -39,6 +39,9 @@ func drawEvent(t *rapid.T) (hand []byte, generated *pb.Event) {
 	case 5:
 		e.Kind = &pb.Event_Finished{Finished: &pb.Finished{}}
 		return appendData(nil, conn, eventFinished, ""), e
+	case 6:
+		e.Kind = &pb.Event_Rejected{Rejected: &pb.Rejected{Cursor: []byte(text), Text: text, Unparsable: flag}}
+		return appendRejected(nil, conn, transport.Rejection{Cursor: transport.Cursor(text), Text: text, Unparsable: flag}), e
 	default:
 		p := transport.Peer{RemoteAddr: text, LocalAddr: "l", Identity: text, UserAgent: "u", ClientName: text}
 		e.Kind = &pb.Event_Opened{Opened: &pb.Opened{Peer: &pb.Peer{
@@ -118,6 +121,7 @@ func (nullEvents) Checkpoint(transport.ConnID, []byte)                       {}
 func (nullEvents) Finished(transport.ConnID)                                 {}
 func (nullEvents) Closed(transport.ConnID, transport.CloseReason)            {}
 func (nullEvents) Credit(transport.ConnID, transport.Credit)                 {}
+func (nullEvents) Rejected(transport.ConnID, transport.Rejection)            {}
 func (nullEvents) Unknown(transport.ConnID)                                  {}
 func (nullEvents) EndBatch()                                                 {}
 

@@ -25,6 +25,7 @@ type Events interface {
 	Acked(conn transport.ConnID, seq transport.Seq)
 	Checkpoint(conn transport.ConnID, data []byte)
 	Finished(conn transport.ConnID)
+	Rejected(conn transport.ConnID, r transport.Rejection)
 	Closed(conn transport.ConnID, reason transport.CloseReason)
 	Credit(conn transport.ConnID, c transport.Credit)
 	// Unknown is called for an event of a newer plugin.
@@ -71,7 +72,11 @@ func (l *Link) Start(ctx context.Context, p transport.StartParams) (transport.St
 	if err != nil {
 		return transport.StartResult{}, fromStatus("Start", err)
 	}
-	return transport.StartResult{Addresses: r.GetAddresses()}, nil
+	res := transport.StartResult{Addresses: r.GetAddresses()}
+	for _, conn := range r.GetAdopted() {
+		res.Adopted = append(res.Adopted, transport.ConnID(conn))
+	}
+	return res, nil
 }
 
 // SetAuthStrictness tells the plugin how strict to be from now on.
@@ -121,6 +126,8 @@ func (l *Link) Probe(ctx context.Context) error {
 // of ev or calls is running and none will be called.
 func (l *Link) Run(ctx context.Context, ev Events, calls HostCalls) error {
 	defer l.out.close()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil) // of what did not come as far as the group
 	g, gctx := errgroup.WithContext(ctx)
 	exchange, err := l.client.Exchange(gctx, grpc.ForceCodecV2(l.codec))
 	if err != nil {
@@ -183,6 +190,10 @@ func dispatchEvents(b []byte, f *frame, ev Events) (err error) {
 			ev.Checkpoint(f.conn, f.payload)
 		case eventFinished:
 			ev.Finished(f.conn)
+		case eventRejected:
+			ev.Rejected(f.conn, transport.Rejection{
+				Cursor: transport.Cursor(f.payload), Text: string(f.second), Unparsable: f.more,
+			})
 		default:
 			if f.conn != 0 {
 				ev.Unknown(f.conn)

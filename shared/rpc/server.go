@@ -102,7 +102,11 @@ func (s *Server) Start(ctx context.Context, r *pb.StartRequest) (*pb.StartRespon
 	if err != nil {
 		return nil, toStatus(err)
 	}
-	return &pb.StartResponse{Addresses: res.Addresses}, nil
+	out := &pb.StartResponse{Addresses: res.Addresses}
+	for _, conn := range res.Adopted {
+		out.Adopted = append(out.Adopted, uint64(conn))
+	}
+	return out, nil
 }
 
 // SetAuthStrictness implements the service.
@@ -258,6 +262,15 @@ func (s *Server) Checkpoint(conn transport.ConnID, data []byte) {
 func (s *Server) Finished(conn transport.ConnID) {
 	if b := s.out.begin(frameOverhead); b != nil {
 		*b = appendData(*b, conn, eventFinished, "")
+	}
+	s.out.end()
+}
+
+// Rejected says that the peer sent what is no message; the caller has the
+// credit of a message without bytes.
+func (s *Server) Rejected(conn transport.ConnID, r transport.Rejection) {
+	if b := s.out.begin(len(r.Cursor) + len(r.Text) + frameOverhead); b != nil {
+		*b = appendRejected(*b, conn, r)
 	}
 	s.out.end()
 }

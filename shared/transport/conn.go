@@ -43,6 +43,14 @@ type Opened struct {
 	Lossless bool
 }
 
+// A Rejection is what a transport read of a peer and could not deliver: an
+// overlong line, text that is not UTF-8, an empty line.
+type Rejection struct {
+	Cursor     Cursor // as of a message; empty if there is none
+	Text       string // of the error that the host answers with; empty: it answers nothing
+	Unparsable bool   // the error is a parse error, not an invalid request
+}
+
 // Credit returns room to the sender of one connection: so many bytes of
 // payload in so many messages have really left (to the socket, or into the
 // application). Pieces of one message count bytes as they go and the message

@@ -47,6 +47,7 @@ type StartParams struct {
 // StartResult is what a process answers once its peers can reach it.
 type StartResult struct {
 	Addresses []string // where peers reach it: "ws://127.0.0.1:4500"; empty if there is no such place
+	Adopted   []ConnID // of StartParams.Resume: the connections that this process goes on with
 }
 
 // A Status is what a plugin says of itself while it runs; see the states of

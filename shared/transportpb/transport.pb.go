@@ -619,6 +619,7 @@ func (x *StartRequest) GetMaxMessageBytes() int64 {
 type StartResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Addresses     []string               `protobuf:"bytes,1,rep,name=addresses,proto3" json:"addresses,omitempty"`
+	Adopted       []uint64               `protobuf:"varint,2,rep,packed,name=adopted,proto3" json:"adopted,omitempty"` // of StartRequest.resume: what this process goes on with
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -656,6 +657,13 @@ func (*StartResponse) Descriptor() ([]byte, []int) {
 func (x *StartResponse) GetAddresses() []string {
 	if x != nil {
 		return x.Addresses
+	}
+	return nil
+}
+
+func (x *StartResponse) GetAdopted() []uint64 {
+	if x != nil {
+		return x.Adopted
 	}
 	return nil
 }
@@ -1108,6 +1116,7 @@ type Event struct {
 	//	*Event_Closed
 	//	*Event_Credit
 	//	*Event_Finished
+	//	*Event_Rejected
 	Kind          isEvent_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1220,6 +1229,15 @@ func (x *Event) GetFinished() *Finished {
 	return nil
 }
 
+func (x *Event) GetRejected() *Rejected {
+	if x != nil {
+		if x, ok := x.Kind.(*Event_Rejected); ok {
+			return x.Rejected
+		}
+	}
+	return nil
+}
+
 type isEvent_Kind interface {
 	isEvent_Kind()
 }
@@ -1252,6 +1270,10 @@ type Event_Finished struct {
 	Finished *Finished `protobuf:"bytes,8,opt,name=finished,proto3,oneof"`
 }
 
+type Event_Rejected struct {
+	Rejected *Rejected `protobuf:"bytes,9,opt,name=rejected,proto3,oneof"`
+}
+
 func (*Event_Opened) isEvent_Kind() {}
 
 func (*Event_Received) isEvent_Kind() {}
@@ -1265,6 +1287,8 @@ func (*Event_Closed) isEvent_Kind() {}
 func (*Event_Credit) isEvent_Kind() {}
 
 func (*Event_Finished) isEvent_Kind() {}
+
+func (*Event_Rejected) isEvent_Kind() {}
 
 type Peer struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1692,6 +1716,68 @@ func (*Finished) Descriptor() ([]byte, []int) {
 	return file_transporthost_transport_v1_transport_proto_rawDescGZIP(), []int{26}
 }
 
+// Rejected says that the peer sent what is no message; it counts as a message
+// of no bytes. With a text, the host answers it with an error.
+type Rejected struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Cursor        []byte                 `protobuf:"bytes,1,opt,name=cursor,proto3" json:"cursor,omitempty"`
+	Text          string                 `protobuf:"bytes,2,opt,name=text,proto3" json:"text,omitempty"`
+	Unparsable    bool                   `protobuf:"varint,3,opt,name=unparsable,proto3" json:"unparsable,omitempty"` // answered with -32700 instead of -32600
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Rejected) Reset() {
+	*x = Rejected{}
+	mi := &file_transporthost_transport_v1_transport_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Rejected) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Rejected) ProtoMessage() {}
+
+func (x *Rejected) ProtoReflect() protoreflect.Message {
+	mi := &file_transporthost_transport_v1_transport_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Rejected.ProtoReflect.Descriptor instead.
+func (*Rejected) Descriptor() ([]byte, []int) {
+	return file_transporthost_transport_v1_transport_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *Rejected) GetCursor() []byte {
+	if x != nil {
+		return x.Cursor
+	}
+	return nil
+}
+
+func (x *Rejected) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
+func (x *Rejected) GetUnparsable() bool {
+	if x != nil {
+		return x.Unparsable
+	}
+	return false
+}
+
 type CommandBatch struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Commands      []*Command             `protobuf:"bytes,1,rep,name=commands,proto3" json:"commands,omitempty"`
@@ -1701,7 +1787,7 @@ type CommandBatch struct {
 
 func (x *CommandBatch) Reset() {
 	*x = CommandBatch{}
-	mi := &file_transporthost_transport_v1_transport_proto_msgTypes[27]
+	mi := &file_transporthost_transport_v1_transport_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1713,7 +1799,7 @@ func (x *CommandBatch) String() string {
 func (*CommandBatch) ProtoMessage() {}
 
 func (x *CommandBatch) ProtoReflect() protoreflect.Message {
-	mi := &file_transporthost_transport_v1_transport_proto_msgTypes[27]
+	mi := &file_transporthost_transport_v1_transport_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1726,7 +1812,7 @@ func (x *CommandBatch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommandBatch.ProtoReflect.Descriptor instead.
 func (*CommandBatch) Descriptor() ([]byte, []int) {
-	return file_transporthost_transport_v1_transport_proto_rawDescGZIP(), []int{27}
+	return file_transporthost_transport_v1_transport_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *CommandBatch) GetCommands() []*Command {
@@ -1753,7 +1839,7 @@ type Command struct {
 
 func (x *Command) Reset() {
 	*x = Command{}
-	mi := &file_transporthost_transport_v1_transport_proto_msgTypes[28]
+	mi := &file_transporthost_transport_v1_transport_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1765,7 +1851,7 @@ func (x *Command) String() string {
 func (*Command) ProtoMessage() {}
 
 func (x *Command) ProtoReflect() protoreflect.Message {
-	mi := &file_transporthost_transport_v1_transport_proto_msgTypes[28]
+	mi := &file_transporthost_transport_v1_transport_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1778,7 +1864,7 @@ func (x *Command) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Command.ProtoReflect.Descriptor instead.
 func (*Command) Descriptor() ([]byte, []int) {
-	return file_transporthost_transport_v1_transport_proto_rawDescGZIP(), []int{28}
+	return file_transporthost_transport_v1_transport_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Command) GetConn() uint64 {
@@ -1885,7 +1971,7 @@ type Send struct {
 
 func (x *Send) Reset() {
 	*x = Send{}
-	mi := &file_transporthost_transport_v1_transport_proto_msgTypes[29]
+	mi := &file_transporthost_transport_v1_transport_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1897,7 +1983,7 @@ func (x *Send) String() string {
 func (*Send) ProtoMessage() {}
 
 func (x *Send) ProtoReflect() protoreflect.Message {
-	mi := &file_transporthost_transport_v1_transport_proto_msgTypes[29]
+	mi := &file_transporthost_transport_v1_transport_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1910,7 +1996,7 @@ func (x *Send) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Send.ProtoReflect.Descriptor instead.
 func (*Send) Descriptor() ([]byte, []int) {
-	return file_transporthost_transport_v1_transport_proto_rawDescGZIP(), []int{29}
+	return file_transporthost_transport_v1_transport_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Send) GetPayload() []byte {
@@ -1944,7 +2030,7 @@ type Close struct {
 
 func (x *Close) Reset() {
 	*x = Close{}
-	mi := &file_transporthost_transport_v1_transport_proto_msgTypes[30]
+	mi := &file_transporthost_transport_v1_transport_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1956,7 +2042,7 @@ func (x *Close) String() string {
 func (*Close) ProtoMessage() {}
 
 func (x *Close) ProtoReflect() protoreflect.Message {
-	mi := &file_transporthost_transport_v1_transport_proto_msgTypes[30]
+	mi := &file_transporthost_transport_v1_transport_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1969,7 +2055,7 @@ func (x *Close) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Close.ProtoReflect.Descriptor instead.
 func (*Close) Descriptor() ([]byte, []int) {
-	return file_transporthost_transport_v1_transport_proto_rawDescGZIP(), []int{30}
+	return file_transporthost_transport_v1_transport_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Close) GetCode() uint32 {
@@ -1995,7 +2081,7 @@ type Accepted struct {
 
 func (x *Accepted) Reset() {
 	*x = Accepted{}
-	mi := &file_transporthost_transport_v1_transport_proto_msgTypes[31]
+	mi := &file_transporthost_transport_v1_transport_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2007,7 +2093,7 @@ func (x *Accepted) String() string {
 func (*Accepted) ProtoMessage() {}
 
 func (x *Accepted) ProtoReflect() protoreflect.Message {
-	mi := &file_transporthost_transport_v1_transport_proto_msgTypes[31]
+	mi := &file_transporthost_transport_v1_transport_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2020,7 +2106,7 @@ func (x *Accepted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Accepted.ProtoReflect.Descriptor instead.
 func (*Accepted) Descriptor() ([]byte, []int) {
-	return file_transporthost_transport_v1_transport_proto_rawDescGZIP(), []int{31}
+	return file_transporthost_transport_v1_transport_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Accepted) GetCursor() []byte {
@@ -2038,7 +2124,7 @@ type Checkpointed struct {
 
 func (x *Checkpointed) Reset() {
 	*x = Checkpointed{}
-	mi := &file_transporthost_transport_v1_transport_proto_msgTypes[32]
+	mi := &file_transporthost_transport_v1_transport_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2050,7 +2136,7 @@ func (x *Checkpointed) String() string {
 func (*Checkpointed) ProtoMessage() {}
 
 func (x *Checkpointed) ProtoReflect() protoreflect.Message {
-	mi := &file_transporthost_transport_v1_transport_proto_msgTypes[32]
+	mi := &file_transporthost_transport_v1_transport_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2063,7 +2149,7 @@ func (x *Checkpointed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Checkpointed.ProtoReflect.Descriptor instead.
 func (*Checkpointed) Descriptor() ([]byte, []int) {
-	return file_transporthost_transport_v1_transport_proto_rawDescGZIP(), []int{32}
+	return file_transporthost_transport_v1_transport_proto_rawDescGZIP(), []int{33}
 }
 
 type HostCall struct {
@@ -2086,7 +2172,7 @@ type HostCall struct {
 
 func (x *HostCall) Reset() {
 	*x = HostCall{}
-	mi := &file_transporthost_transport_v1_transport_proto_msgTypes[33]
+	mi := &file_transporthost_transport_v1_transport_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2098,7 +2184,7 @@ func (x *HostCall) String() string {
 func (*HostCall) ProtoMessage() {}
 
 func (x *HostCall) ProtoReflect() protoreflect.Message {
-	mi := &file_transporthost_transport_v1_transport_proto_msgTypes[33]
+	mi := &file_transporthost_transport_v1_transport_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2111,7 +2197,7 @@ func (x *HostCall) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HostCall.ProtoReflect.Descriptor instead.
 func (*HostCall) Descriptor() ([]byte, []int) {
-	return file_transporthost_transport_v1_transport_proto_rawDescGZIP(), []int{33}
+	return file_transporthost_transport_v1_transport_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *HostCall) GetId() uint64 {
@@ -2260,7 +2346,7 @@ type CredentialsCall struct {
 
 func (x *CredentialsCall) Reset() {
 	*x = CredentialsCall{}
-	mi := &file_transporthost_transport_v1_transport_proto_msgTypes[34]
+	mi := &file_transporthost_transport_v1_transport_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2272,7 +2358,7 @@ func (x *CredentialsCall) String() string {
 func (*CredentialsCall) ProtoMessage() {}
 
 func (x *CredentialsCall) ProtoReflect() protoreflect.Message {
-	mi := &file_transporthost_transport_v1_transport_proto_msgTypes[34]
+	mi := &file_transporthost_transport_v1_transport_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2285,7 +2371,7 @@ func (x *CredentialsCall) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CredentialsCall.ProtoReflect.Descriptor instead.
 func (*CredentialsCall) Descriptor() ([]byte, []int) {
-	return file_transporthost_transport_v1_transport_proto_rawDescGZIP(), []int{34}
+	return file_transporthost_transport_v1_transport_proto_rawDescGZIP(), []int{35}
 }
 
 type RecoverUnauthorizedCall struct {
@@ -2297,7 +2383,7 @@ type RecoverUnauthorizedCall struct {
 
 func (x *RecoverUnauthorizedCall) Reset() {
 	*x = RecoverUnauthorizedCall{}
-	mi := &file_transporthost_transport_v1_transport_proto_msgTypes[35]
+	mi := &file_transporthost_transport_v1_transport_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2309,7 +2395,7 @@ func (x *RecoverUnauthorizedCall) String() string {
 func (*RecoverUnauthorizedCall) ProtoMessage() {}
 
 func (x *RecoverUnauthorizedCall) ProtoReflect() protoreflect.Message {
-	mi := &file_transporthost_transport_v1_transport_proto_msgTypes[35]
+	mi := &file_transporthost_transport_v1_transport_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2322,7 +2408,7 @@ func (x *RecoverUnauthorizedCall) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecoverUnauthorizedCall.ProtoReflect.Descriptor instead.
 func (*RecoverUnauthorizedCall) Descriptor() ([]byte, []int) {
-	return file_transporthost_transport_v1_transport_proto_rawDescGZIP(), []int{35}
+	return file_transporthost_transport_v1_transport_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *RecoverUnauthorizedCall) GetGeneration() uint64 {
@@ -2344,7 +2430,7 @@ type CredentialsAcceptedCall struct {
 
 func (x *CredentialsAcceptedCall) Reset() {
 	*x = CredentialsAcceptedCall{}
-	mi := &file_transporthost_transport_v1_transport_proto_msgTypes[36]
+	mi := &file_transporthost_transport_v1_transport_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2356,7 +2442,7 @@ func (x *CredentialsAcceptedCall) String() string {
 func (*CredentialsAcceptedCall) ProtoMessage() {}
 
 func (x *CredentialsAcceptedCall) ProtoReflect() protoreflect.Message {
-	mi := &file_transporthost_transport_v1_transport_proto_msgTypes[36]
+	mi := &file_transporthost_transport_v1_transport_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2369,7 +2455,7 @@ func (x *CredentialsAcceptedCall) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CredentialsAcceptedCall.ProtoReflect.Descriptor instead.
 func (*CredentialsAcceptedCall) Descriptor() ([]byte, []int) {
-	return file_transporthost_transport_v1_transport_proto_rawDescGZIP(), []int{36}
+	return file_transporthost_transport_v1_transport_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *CredentialsAcceptedCall) GetGeneration() uint64 {
@@ -2389,7 +2475,7 @@ type ClientNameCall struct {
 
 func (x *ClientNameCall) Reset() {
 	*x = ClientNameCall{}
-	mi := &file_transporthost_transport_v1_transport_proto_msgTypes[37]
+	mi := &file_transporthost_transport_v1_transport_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2401,7 +2487,7 @@ func (x *ClientNameCall) String() string {
 func (*ClientNameCall) ProtoMessage() {}
 
 func (x *ClientNameCall) ProtoReflect() protoreflect.Message {
-	mi := &file_transporthost_transport_v1_transport_proto_msgTypes[37]
+	mi := &file_transporthost_transport_v1_transport_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2414,7 +2500,7 @@ func (x *ClientNameCall) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClientNameCall.ProtoReflect.Descriptor instead.
 func (*ClientNameCall) Descriptor() ([]byte, []int) {
-	return file_transporthost_transport_v1_transport_proto_rawDescGZIP(), []int{37}
+	return file_transporthost_transport_v1_transport_proto_rawDescGZIP(), []int{38}
 }
 
 type LoadStateCall struct {
@@ -2426,7 +2512,7 @@ type LoadStateCall struct {
 
 func (x *LoadStateCall) Reset() {
 	*x = LoadStateCall{}
-	mi := &file_transporthost_transport_v1_transport_proto_msgTypes[38]
+	mi := &file_transporthost_transport_v1_transport_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2438,7 +2524,7 @@ func (x *LoadStateCall) String() string {
 func (*LoadStateCall) ProtoMessage() {}
 
 func (x *LoadStateCall) ProtoReflect() protoreflect.Message {
-	mi := &file_transporthost_transport_v1_transport_proto_msgTypes[38]
+	mi := &file_transporthost_transport_v1_transport_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2451,7 +2537,7 @@ func (x *LoadStateCall) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LoadStateCall.ProtoReflect.Descriptor instead.
 func (*LoadStateCall) Descriptor() ([]byte, []int) {
-	return file_transporthost_transport_v1_transport_proto_rawDescGZIP(), []int{38}
+	return file_transporthost_transport_v1_transport_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *LoadStateCall) GetKey() string {
@@ -2471,7 +2557,7 @@ type SaveStateCall struct {
 
 func (x *SaveStateCall) Reset() {
 	*x = SaveStateCall{}
-	mi := &file_transporthost_transport_v1_transport_proto_msgTypes[39]
+	mi := &file_transporthost_transport_v1_transport_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2483,7 +2569,7 @@ func (x *SaveStateCall) String() string {
 func (*SaveStateCall) ProtoMessage() {}
 
 func (x *SaveStateCall) ProtoReflect() protoreflect.Message {
-	mi := &file_transporthost_transport_v1_transport_proto_msgTypes[39]
+	mi := &file_transporthost_transport_v1_transport_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2496,7 +2582,7 @@ func (x *SaveStateCall) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SaveStateCall.ProtoReflect.Descriptor instead.
 func (*SaveStateCall) Descriptor() ([]byte, []int) {
-	return file_transporthost_transport_v1_transport_proto_rawDescGZIP(), []int{39}
+	return file_transporthost_transport_v1_transport_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *SaveStateCall) GetKey() string {
@@ -2522,7 +2608,7 @@ type DeleteStateCall struct {
 
 func (x *DeleteStateCall) Reset() {
 	*x = DeleteStateCall{}
-	mi := &file_transporthost_transport_v1_transport_proto_msgTypes[40]
+	mi := &file_transporthost_transport_v1_transport_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2534,7 +2620,7 @@ func (x *DeleteStateCall) String() string {
 func (*DeleteStateCall) ProtoMessage() {}
 
 func (x *DeleteStateCall) ProtoReflect() protoreflect.Message {
-	mi := &file_transporthost_transport_v1_transport_proto_msgTypes[40]
+	mi := &file_transporthost_transport_v1_transport_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2547,7 +2633,7 @@ func (x *DeleteStateCall) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteStateCall.ProtoReflect.Descriptor instead.
 func (*DeleteStateCall) Descriptor() ([]byte, []int) {
-	return file_transporthost_transport_v1_transport_proto_rawDescGZIP(), []int{40}
+	return file_transporthost_transport_v1_transport_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *DeleteStateCall) GetKey() string {
@@ -2570,7 +2656,7 @@ type ReportStatusCall struct {
 
 func (x *ReportStatusCall) Reset() {
 	*x = ReportStatusCall{}
-	mi := &file_transporthost_transport_v1_transport_proto_msgTypes[41]
+	mi := &file_transporthost_transport_v1_transport_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2582,7 +2668,7 @@ func (x *ReportStatusCall) String() string {
 func (*ReportStatusCall) ProtoMessage() {}
 
 func (x *ReportStatusCall) ProtoReflect() protoreflect.Message {
-	mi := &file_transporthost_transport_v1_transport_proto_msgTypes[41]
+	mi := &file_transporthost_transport_v1_transport_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2595,7 +2681,7 @@ func (x *ReportStatusCall) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportStatusCall.ProtoReflect.Descriptor instead.
 func (*ReportStatusCall) Descriptor() ([]byte, []int) {
-	return file_transporthost_transport_v1_transport_proto_rawDescGZIP(), []int{41}
+	return file_transporthost_transport_v1_transport_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *ReportStatusCall) GetState() string {
@@ -2649,7 +2735,7 @@ type HostReply struct {
 
 func (x *HostReply) Reset() {
 	*x = HostReply{}
-	mi := &file_transporthost_transport_v1_transport_proto_msgTypes[42]
+	mi := &file_transporthost_transport_v1_transport_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2661,7 +2747,7 @@ func (x *HostReply) String() string {
 func (*HostReply) ProtoMessage() {}
 
 func (x *HostReply) ProtoReflect() protoreflect.Message {
-	mi := &file_transporthost_transport_v1_transport_proto_msgTypes[42]
+	mi := &file_transporthost_transport_v1_transport_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2674,7 +2760,7 @@ func (x *HostReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HostReply.ProtoReflect.Descriptor instead.
 func (*HostReply) Descriptor() ([]byte, []int) {
-	return file_transporthost_transport_v1_transport_proto_rawDescGZIP(), []int{42}
+	return file_transporthost_transport_v1_transport_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *HostReply) GetId() uint64 {
@@ -2757,7 +2843,7 @@ type CallError struct {
 
 func (x *CallError) Reset() {
 	*x = CallError{}
-	mi := &file_transporthost_transport_v1_transport_proto_msgTypes[43]
+	mi := &file_transporthost_transport_v1_transport_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2769,7 +2855,7 @@ func (x *CallError) String() string {
 func (*CallError) ProtoMessage() {}
 
 func (x *CallError) ProtoReflect() protoreflect.Message {
-	mi := &file_transporthost_transport_v1_transport_proto_msgTypes[43]
+	mi := &file_transporthost_transport_v1_transport_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2782,7 +2868,7 @@ func (x *CallError) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CallError.ProtoReflect.Descriptor instead.
 func (*CallError) Descriptor() ([]byte, []int) {
-	return file_transporthost_transport_v1_transport_proto_rawDescGZIP(), []int{43}
+	return file_transporthost_transport_v1_transport_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *CallError) GetReason() string {
@@ -2811,7 +2897,7 @@ type Credentials struct {
 
 func (x *Credentials) Reset() {
 	*x = Credentials{}
-	mi := &file_transporthost_transport_v1_transport_proto_msgTypes[44]
+	mi := &file_transporthost_transport_v1_transport_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2823,7 +2909,7 @@ func (x *Credentials) String() string {
 func (*Credentials) ProtoMessage() {}
 
 func (x *Credentials) ProtoReflect() protoreflect.Message {
-	mi := &file_transporthost_transport_v1_transport_proto_msgTypes[44]
+	mi := &file_transporthost_transport_v1_transport_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2836,7 +2922,7 @@ func (x *Credentials) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Credentials.ProtoReflect.Descriptor instead.
 func (*Credentials) Descriptor() ([]byte, []int) {
-	return file_transporthost_transport_v1_transport_proto_rawDescGZIP(), []int{44}
+	return file_transporthost_transport_v1_transport_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *Credentials) GetAccessToken() string {
@@ -2876,7 +2962,7 @@ type ClientName struct {
 
 func (x *ClientName) Reset() {
 	*x = ClientName{}
-	mi := &file_transporthost_transport_v1_transport_proto_msgTypes[45]
+	mi := &file_transporthost_transport_v1_transport_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2888,7 +2974,7 @@ func (x *ClientName) String() string {
 func (*ClientName) ProtoMessage() {}
 
 func (x *ClientName) ProtoReflect() protoreflect.Message {
-	mi := &file_transporthost_transport_v1_transport_proto_msgTypes[45]
+	mi := &file_transporthost_transport_v1_transport_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2901,7 +2987,7 @@ func (x *ClientName) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClientName.ProtoReflect.Descriptor instead.
 func (*ClientName) Descriptor() ([]byte, []int) {
-	return file_transporthost_transport_v1_transport_proto_rawDescGZIP(), []int{45}
+	return file_transporthost_transport_v1_transport_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *ClientName) GetName() string {
@@ -2920,7 +3006,7 @@ type State struct {
 
 func (x *State) Reset() {
 	*x = State{}
-	mi := &file_transporthost_transport_v1_transport_proto_msgTypes[46]
+	mi := &file_transporthost_transport_v1_transport_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2932,7 +3018,7 @@ func (x *State) String() string {
 func (*State) ProtoMessage() {}
 
 func (x *State) ProtoReflect() protoreflect.Message {
-	mi := &file_transporthost_transport_v1_transport_proto_msgTypes[46]
+	mi := &file_transporthost_transport_v1_transport_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2945,7 +3031,7 @@ func (x *State) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use State.ProtoReflect.Descriptor instead.
 func (*State) Descriptor() ([]byte, []int) {
-	return file_transporthost_transport_v1_transport_proto_rawDescGZIP(), []int{46}
+	return file_transporthost_transport_v1_transport_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *State) GetValue() []byte {
@@ -2994,9 +3080,10 @@ const file_transporthost_transport_v1_transport_proto_rawDesc = "" +
 	"\aenabled\x18\x05 \x01(\bR\aenabled\x12C\n" +
 	"\tinherited\x18\x06 \x03(\v2%.transporthost.transport.v1.InheritedR\tinherited\x12:\n" +
 	"\x06resume\x18\a \x03(\v2\".transporthost.transport.v1.ResumeR\x06resume\x12*\n" +
-	"\x11max_message_bytes\x18\b \x01(\x03R\x0fmaxMessageBytes\"-\n" +
+	"\x11max_message_bytes\x18\b \x01(\x03R\x0fmaxMessageBytes\"G\n" +
 	"\rStartResponse\x12\x1c\n" +
-	"\taddresses\x18\x01 \x03(\tR\taddresses\"o\n" +
+	"\taddresses\x18\x01 \x03(\tR\taddresses\x12\x18\n" +
+	"\aadopted\x18\x02 \x03(\x04R\aadopted\"o\n" +
 	"\x18SetAuthStrictnessRequest\x12S\n" +
 	"\x0fauth_strictness\x18\x01 \x01(\x0e2*.transporthost.transport.v1.AuthStrictnessR\x0eauthStrictness\"\x1b\n" +
 	"\x19SetAuthStrictnessResponse\"Y\n" +
@@ -3015,7 +3102,7 @@ const file_transporthost_transport_v1_transport_proto_rawDesc = "" +
 	"\fStopResponse\"G\n" +
 	"\n" +
 	"EventBatch\x129\n" +
-	"\x06events\x18\x01 \x03(\v2!.transporthost.transport.v1.EventR\x06events\"\xea\x03\n" +
+	"\x06events\x18\x01 \x03(\v2!.transporthost.transport.v1.EventR\x06events\"\xae\x04\n" +
 	"\x05Event\x12\x12\n" +
 	"\x04conn\x18\x01 \x01(\x04R\x04conn\x12<\n" +
 	"\x06opened\x18\x02 \x01(\v2\".transporthost.transport.v1.OpenedH\x00R\x06opened\x12B\n" +
@@ -3026,7 +3113,8 @@ const file_transporthost_transport_v1_transport_proto_rawDesc = "" +
 	"checkpoint\x12<\n" +
 	"\x06closed\x18\x06 \x01(\v2\".transporthost.transport.v1.ClosedH\x00R\x06closed\x12<\n" +
 	"\x06credit\x18\a \x01(\v2\".transporthost.transport.v1.CreditH\x00R\x06credit\x12B\n" +
-	"\bfinished\x18\b \x01(\v2$.transporthost.transport.v1.FinishedH\x00R\bfinishedB\x06\n" +
+	"\bfinished\x18\b \x01(\v2$.transporthost.transport.v1.FinishedH\x00R\bfinished\x12B\n" +
+	"\brejected\x18\t \x01(\v2$.transporthost.transport.v1.RejectedH\x00R\brejectedB\x06\n" +
 	"\x04kind\"\xa2\x01\n" +
 	"\x04Peer\x12\x1f\n" +
 	"\vremote_addr\x18\x01 \x01(\tR\n" +
@@ -3059,7 +3147,13 @@ const file_transporthost_transport_v1_transport_proto_rawDesc = "" +
 	"\x05bytes\x18\x01 \x01(\x04R\x05bytes\x12\x1a\n" +
 	"\bmessages\x18\x02 \x01(\x04R\bmessages\"\n" +
 	"\n" +
-	"\bFinished\"O\n" +
+	"\bFinished\"V\n" +
+	"\bRejected\x12\x16\n" +
+	"\x06cursor\x18\x01 \x01(\fR\x06cursor\x12\x12\n" +
+	"\x04text\x18\x02 \x01(\tR\x04text\x12\x1e\n" +
+	"\n" +
+	"unparsable\x18\x03 \x01(\bR\n" +
+	"unparsable\"O\n" +
 	"\fCommandBatch\x12?\n" +
 	"\bcommands\x18\x01 \x03(\v2#.transporthost.transport.v1.CommandR\bcommands\"\xea\x02\n" +
 	"\aCommand\x12\x12\n" +
@@ -3185,7 +3279,7 @@ func file_transporthost_transport_v1_transport_proto_rawDescGZIP() []byte {
 }
 
 var file_transporthost_transport_v1_transport_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_transporthost_transport_v1_transport_proto_msgTypes = make([]protoimpl.MessageInfo, 48)
+var file_transporthost_transport_v1_transport_proto_msgTypes = make([]protoimpl.MessageInfo, 49)
 var file_transporthost_transport_v1_transport_proto_goTypes = []any{
 	(Locality)(0),                            // 0: transporthost.transport.v1.Locality
 	(Capability)(0),                          // 1: transporthost.transport.v1.Capability
@@ -3217,27 +3311,28 @@ var file_transporthost_transport_v1_transport_proto_goTypes = []any{
 	(*Closed)(nil),                           // 27: transporthost.transport.v1.Closed
 	(*Credit)(nil),                           // 28: transporthost.transport.v1.Credit
 	(*Finished)(nil),                         // 29: transporthost.transport.v1.Finished
-	(*CommandBatch)(nil),                     // 30: transporthost.transport.v1.CommandBatch
-	(*Command)(nil),                          // 31: transporthost.transport.v1.Command
-	(*Send)(nil),                             // 32: transporthost.transport.v1.Send
-	(*Close)(nil),                            // 33: transporthost.transport.v1.Close
-	(*Accepted)(nil),                         // 34: transporthost.transport.v1.Accepted
-	(*Checkpointed)(nil),                     // 35: transporthost.transport.v1.Checkpointed
-	(*HostCall)(nil),                         // 36: transporthost.transport.v1.HostCall
-	(*CredentialsCall)(nil),                  // 37: transporthost.transport.v1.CredentialsCall
-	(*RecoverUnauthorizedCall)(nil),          // 38: transporthost.transport.v1.RecoverUnauthorizedCall
-	(*CredentialsAcceptedCall)(nil),          // 39: transporthost.transport.v1.CredentialsAcceptedCall
-	(*ClientNameCall)(nil),                   // 40: transporthost.transport.v1.ClientNameCall
-	(*LoadStateCall)(nil),                    // 41: transporthost.transport.v1.LoadStateCall
-	(*SaveStateCall)(nil),                    // 42: transporthost.transport.v1.SaveStateCall
-	(*DeleteStateCall)(nil),                  // 43: transporthost.transport.v1.DeleteStateCall
-	(*ReportStatusCall)(nil),                 // 44: transporthost.transport.v1.ReportStatusCall
-	(*HostReply)(nil),                        // 45: transporthost.transport.v1.HostReply
-	(*CallError)(nil),                        // 46: transporthost.transport.v1.CallError
-	(*Credentials)(nil),                      // 47: transporthost.transport.v1.Credentials
-	(*ClientName)(nil),                       // 48: transporthost.transport.v1.ClientName
-	(*State)(nil),                            // 49: transporthost.transport.v1.State
-	nil,                                      // 50: transporthost.transport.v1.ReportStatusCall.DetailsEntry
+	(*Rejected)(nil),                         // 30: transporthost.transport.v1.Rejected
+	(*CommandBatch)(nil),                     // 31: transporthost.transport.v1.CommandBatch
+	(*Command)(nil),                          // 32: transporthost.transport.v1.Command
+	(*Send)(nil),                             // 33: transporthost.transport.v1.Send
+	(*Close)(nil),                            // 34: transporthost.transport.v1.Close
+	(*Accepted)(nil),                         // 35: transporthost.transport.v1.Accepted
+	(*Checkpointed)(nil),                     // 36: transporthost.transport.v1.Checkpointed
+	(*HostCall)(nil),                         // 37: transporthost.transport.v1.HostCall
+	(*CredentialsCall)(nil),                  // 38: transporthost.transport.v1.CredentialsCall
+	(*RecoverUnauthorizedCall)(nil),          // 39: transporthost.transport.v1.RecoverUnauthorizedCall
+	(*CredentialsAcceptedCall)(nil),          // 40: transporthost.transport.v1.CredentialsAcceptedCall
+	(*ClientNameCall)(nil),                   // 41: transporthost.transport.v1.ClientNameCall
+	(*LoadStateCall)(nil),                    // 42: transporthost.transport.v1.LoadStateCall
+	(*SaveStateCall)(nil),                    // 43: transporthost.transport.v1.SaveStateCall
+	(*DeleteStateCall)(nil),                  // 44: transporthost.transport.v1.DeleteStateCall
+	(*ReportStatusCall)(nil),                 // 45: transporthost.transport.v1.ReportStatusCall
+	(*HostReply)(nil),                        // 46: transporthost.transport.v1.HostReply
+	(*CallError)(nil),                        // 47: transporthost.transport.v1.CallError
+	(*Credentials)(nil),                      // 48: transporthost.transport.v1.Credentials
+	(*ClientName)(nil),                       // 49: transporthost.transport.v1.ClientName
+	(*State)(nil),                            // 50: transporthost.transport.v1.State
+	nil,                                      // 51: transporthost.transport.v1.ReportStatusCall.DetailsEntry
 }
 var file_transporthost_transport_v1_transport_proto_depIdxs = []int32{
 	4,  // 0: transporthost.transport.v1.ConfigKey.keys:type_name -> transporthost.transport.v1.ConfigKey
@@ -3256,49 +3351,50 @@ var file_transporthost_transport_v1_transport_proto_depIdxs = []int32{
 	27, // 13: transporthost.transport.v1.Event.closed:type_name -> transporthost.transport.v1.Closed
 	28, // 14: transporthost.transport.v1.Event.credit:type_name -> transporthost.transport.v1.Credit
 	29, // 15: transporthost.transport.v1.Event.finished:type_name -> transporthost.transport.v1.Finished
-	22, // 16: transporthost.transport.v1.Opened.peer:type_name -> transporthost.transport.v1.Peer
-	31, // 17: transporthost.transport.v1.CommandBatch.commands:type_name -> transporthost.transport.v1.Command
-	32, // 18: transporthost.transport.v1.Command.send:type_name -> transporthost.transport.v1.Send
-	33, // 19: transporthost.transport.v1.Command.close:type_name -> transporthost.transport.v1.Close
-	28, // 20: transporthost.transport.v1.Command.credit:type_name -> transporthost.transport.v1.Credit
-	34, // 21: transporthost.transport.v1.Command.accepted:type_name -> transporthost.transport.v1.Accepted
-	35, // 22: transporthost.transport.v1.Command.checkpointed:type_name -> transporthost.transport.v1.Checkpointed
-	37, // 23: transporthost.transport.v1.HostCall.credentials:type_name -> transporthost.transport.v1.CredentialsCall
-	38, // 24: transporthost.transport.v1.HostCall.recover_unauthorized:type_name -> transporthost.transport.v1.RecoverUnauthorizedCall
-	41, // 25: transporthost.transport.v1.HostCall.load_state:type_name -> transporthost.transport.v1.LoadStateCall
-	42, // 26: transporthost.transport.v1.HostCall.save_state:type_name -> transporthost.transport.v1.SaveStateCall
-	43, // 27: transporthost.transport.v1.HostCall.delete_state:type_name -> transporthost.transport.v1.DeleteStateCall
-	44, // 28: transporthost.transport.v1.HostCall.report_status:type_name -> transporthost.transport.v1.ReportStatusCall
-	40, // 29: transporthost.transport.v1.HostCall.client_name:type_name -> transporthost.transport.v1.ClientNameCall
-	39, // 30: transporthost.transport.v1.HostCall.credentials_accepted:type_name -> transporthost.transport.v1.CredentialsAcceptedCall
-	50, // 31: transporthost.transport.v1.ReportStatusCall.details:type_name -> transporthost.transport.v1.ReportStatusCall.DetailsEntry
-	46, // 32: transporthost.transport.v1.HostReply.error:type_name -> transporthost.transport.v1.CallError
-	47, // 33: transporthost.transport.v1.HostReply.credentials:type_name -> transporthost.transport.v1.Credentials
-	49, // 34: transporthost.transport.v1.HostReply.state:type_name -> transporthost.transport.v1.State
-	48, // 35: transporthost.transport.v1.HostReply.client_name:type_name -> transporthost.transport.v1.ClientName
-	3,  // 36: transporthost.transport.v1.Transport.Describe:input_type -> transporthost.transport.v1.DescribeRequest
-	8,  // 37: transporthost.transport.v1.Transport.Start:input_type -> transporthost.transport.v1.StartRequest
-	10, // 38: transporthost.transport.v1.Transport.SetAuthStrictness:input_type -> transporthost.transport.v1.SetAuthStrictnessRequest
-	12, // 39: transporthost.transport.v1.Transport.NotifyCredentialsChanged:input_type -> transporthost.transport.v1.NotifyCredentialsChangedRequest
-	14, // 40: transporthost.transport.v1.Transport.SetEnabled:input_type -> transporthost.transport.v1.SetEnabledRequest
-	16, // 41: transporthost.transport.v1.Transport.Drain:input_type -> transporthost.transport.v1.DrainRequest
-	18, // 42: transporthost.transport.v1.Transport.Stop:input_type -> transporthost.transport.v1.StopRequest
-	30, // 43: transporthost.transport.v1.Transport.Exchange:input_type -> transporthost.transport.v1.CommandBatch
-	45, // 44: transporthost.transport.v1.Transport.HostCalls:input_type -> transporthost.transport.v1.HostReply
-	5,  // 45: transporthost.transport.v1.Transport.Describe:output_type -> transporthost.transport.v1.DescribeResponse
-	9,  // 46: transporthost.transport.v1.Transport.Start:output_type -> transporthost.transport.v1.StartResponse
-	11, // 47: transporthost.transport.v1.Transport.SetAuthStrictness:output_type -> transporthost.transport.v1.SetAuthStrictnessResponse
-	13, // 48: transporthost.transport.v1.Transport.NotifyCredentialsChanged:output_type -> transporthost.transport.v1.NotifyCredentialsChangedResponse
-	15, // 49: transporthost.transport.v1.Transport.SetEnabled:output_type -> transporthost.transport.v1.SetEnabledResponse
-	17, // 50: transporthost.transport.v1.Transport.Drain:output_type -> transporthost.transport.v1.DrainResponse
-	19, // 51: transporthost.transport.v1.Transport.Stop:output_type -> transporthost.transport.v1.StopResponse
-	20, // 52: transporthost.transport.v1.Transport.Exchange:output_type -> transporthost.transport.v1.EventBatch
-	36, // 53: transporthost.transport.v1.Transport.HostCalls:output_type -> transporthost.transport.v1.HostCall
-	45, // [45:54] is the sub-list for method output_type
-	36, // [36:45] is the sub-list for method input_type
-	36, // [36:36] is the sub-list for extension type_name
-	36, // [36:36] is the sub-list for extension extendee
-	0,  // [0:36] is the sub-list for field type_name
+	30, // 16: transporthost.transport.v1.Event.rejected:type_name -> transporthost.transport.v1.Rejected
+	22, // 17: transporthost.transport.v1.Opened.peer:type_name -> transporthost.transport.v1.Peer
+	32, // 18: transporthost.transport.v1.CommandBatch.commands:type_name -> transporthost.transport.v1.Command
+	33, // 19: transporthost.transport.v1.Command.send:type_name -> transporthost.transport.v1.Send
+	34, // 20: transporthost.transport.v1.Command.close:type_name -> transporthost.transport.v1.Close
+	28, // 21: transporthost.transport.v1.Command.credit:type_name -> transporthost.transport.v1.Credit
+	35, // 22: transporthost.transport.v1.Command.accepted:type_name -> transporthost.transport.v1.Accepted
+	36, // 23: transporthost.transport.v1.Command.checkpointed:type_name -> transporthost.transport.v1.Checkpointed
+	38, // 24: transporthost.transport.v1.HostCall.credentials:type_name -> transporthost.transport.v1.CredentialsCall
+	39, // 25: transporthost.transport.v1.HostCall.recover_unauthorized:type_name -> transporthost.transport.v1.RecoverUnauthorizedCall
+	42, // 26: transporthost.transport.v1.HostCall.load_state:type_name -> transporthost.transport.v1.LoadStateCall
+	43, // 27: transporthost.transport.v1.HostCall.save_state:type_name -> transporthost.transport.v1.SaveStateCall
+	44, // 28: transporthost.transport.v1.HostCall.delete_state:type_name -> transporthost.transport.v1.DeleteStateCall
+	45, // 29: transporthost.transport.v1.HostCall.report_status:type_name -> transporthost.transport.v1.ReportStatusCall
+	41, // 30: transporthost.transport.v1.HostCall.client_name:type_name -> transporthost.transport.v1.ClientNameCall
+	40, // 31: transporthost.transport.v1.HostCall.credentials_accepted:type_name -> transporthost.transport.v1.CredentialsAcceptedCall
+	51, // 32: transporthost.transport.v1.ReportStatusCall.details:type_name -> transporthost.transport.v1.ReportStatusCall.DetailsEntry
+	47, // 33: transporthost.transport.v1.HostReply.error:type_name -> transporthost.transport.v1.CallError
+	48, // 34: transporthost.transport.v1.HostReply.credentials:type_name -> transporthost.transport.v1.Credentials
+	50, // 35: transporthost.transport.v1.HostReply.state:type_name -> transporthost.transport.v1.State
+	49, // 36: transporthost.transport.v1.HostReply.client_name:type_name -> transporthost.transport.v1.ClientName
+	3,  // 37: transporthost.transport.v1.Transport.Describe:input_type -> transporthost.transport.v1.DescribeRequest
+	8,  // 38: transporthost.transport.v1.Transport.Start:input_type -> transporthost.transport.v1.StartRequest
+	10, // 39: transporthost.transport.v1.Transport.SetAuthStrictness:input_type -> transporthost.transport.v1.SetAuthStrictnessRequest
+	12, // 40: transporthost.transport.v1.Transport.NotifyCredentialsChanged:input_type -> transporthost.transport.v1.NotifyCredentialsChangedRequest
+	14, // 41: transporthost.transport.v1.Transport.SetEnabled:input_type -> transporthost.transport.v1.SetEnabledRequest
+	16, // 42: transporthost.transport.v1.Transport.Drain:input_type -> transporthost.transport.v1.DrainRequest
+	18, // 43: transporthost.transport.v1.Transport.Stop:input_type -> transporthost.transport.v1.StopRequest
+	31, // 44: transporthost.transport.v1.Transport.Exchange:input_type -> transporthost.transport.v1.CommandBatch
+	46, // 45: transporthost.transport.v1.Transport.HostCalls:input_type -> transporthost.transport.v1.HostReply
+	5,  // 46: transporthost.transport.v1.Transport.Describe:output_type -> transporthost.transport.v1.DescribeResponse
+	9,  // 47: transporthost.transport.v1.Transport.Start:output_type -> transporthost.transport.v1.StartResponse
+	11, // 48: transporthost.transport.v1.Transport.SetAuthStrictness:output_type -> transporthost.transport.v1.SetAuthStrictnessResponse
+	13, // 49: transporthost.transport.v1.Transport.NotifyCredentialsChanged:output_type -> transporthost.transport.v1.NotifyCredentialsChangedResponse
+	15, // 50: transporthost.transport.v1.Transport.SetEnabled:output_type -> transporthost.transport.v1.SetEnabledResponse
+	17, // 51: transporthost.transport.v1.Transport.Drain:output_type -> transporthost.transport.v1.DrainResponse
+	19, // 52: transporthost.transport.v1.Transport.Stop:output_type -> transporthost.transport.v1.StopResponse
+	20, // 53: transporthost.transport.v1.Transport.Exchange:output_type -> transporthost.transport.v1.EventBatch
+	37, // 54: transporthost.transport.v1.Transport.HostCalls:output_type -> transporthost.transport.v1.HostCall
+	46, // [46:55] is the sub-list for method output_type
+	37, // [37:46] is the sub-list for method input_type
+	37, // [37:37] is the sub-list for extension type_name
+	37, // [37:37] is the sub-list for extension extendee
+	0,  // [0:37] is the sub-list for field type_name
 }
 
 func init() { file_transporthost_transport_v1_transport_proto_init() }
@@ -3314,15 +3410,16 @@ func file_transporthost_transport_v1_transport_proto_init() {
 		(*Event_Closed)(nil),
 		(*Event_Credit)(nil),
 		(*Event_Finished)(nil),
+		(*Event_Rejected)(nil),
 	}
-	file_transporthost_transport_v1_transport_proto_msgTypes[28].OneofWrappers = []any{
+	file_transporthost_transport_v1_transport_proto_msgTypes[29].OneofWrappers = []any{
 		(*Command_Send)(nil),
 		(*Command_Close)(nil),
 		(*Command_Credit)(nil),
 		(*Command_Accepted)(nil),
 		(*Command_Checkpointed)(nil),
 	}
-	file_transporthost_transport_v1_transport_proto_msgTypes[33].OneofWrappers = []any{
+	file_transporthost_transport_v1_transport_proto_msgTypes[34].OneofWrappers = []any{
 		(*HostCall_Credentials)(nil),
 		(*HostCall_RecoverUnauthorized)(nil),
 		(*HostCall_LoadState)(nil),
@@ -3332,7 +3429,7 @@ func file_transporthost_transport_v1_transport_proto_init() {
 		(*HostCall_ClientName)(nil),
 		(*HostCall_CredentialsAccepted)(nil),
 	}
-	file_transporthost_transport_v1_transport_proto_msgTypes[42].OneofWrappers = []any{
+	file_transporthost_transport_v1_transport_proto_msgTypes[43].OneofWrappers = []any{
 		(*HostReply_Credentials)(nil),
 		(*HostReply_State)(nil),
 		(*HostReply_ClientName)(nil),
@@ -3343,7 +3440,7 @@ func file_transporthost_transport_v1_transport_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_transporthost_transport_v1_transport_proto_rawDesc), len(file_transporthost_transport_v1_transport_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   48,
+			NumMessages:   49,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -72,6 +72,3 @@ func (b *Backoff) Reset() {
 	b.failures = 0
 	b.recent = nil
 }
-
-// Failures returns how many failures were counted in a row.
-func (b *Backoff) Failures() int { return b.failures }
