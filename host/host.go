@@ -155,6 +155,9 @@ func (h *Host) Run(ctx context.Context) (err error) {
 	}
 	h.setState(StateStarting)
 	err = h.serve(ctx, &front)
+	if h.terminal != nil && err == nil {
+		_ = h.terminal.Flush(ctx) // a user who still reads gets everything; ctx's end is one who does not wait
+	}
 	h.setState(StateDraining)
 	h.drain(ctx)
 	front.stop(transport.ErrStopping)

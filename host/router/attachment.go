@@ -219,6 +219,19 @@ func (a *Attachment) EndBatch() {
 	a.accepted = a.accepted[:0]
 }
 
+// Delivered says that the terminal got so many messages from this process. It is
+// called between the link's end and Detach.
+func (a *Attachment) Delivered(messages int) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, w := range a.rows {
+		if w.opened.ResumeKey != "" && w.opened.Lossless {
+			w.delivered(messages)
+			return // the terminal has one connection
+		}
+	}
+}
+
 // Detach takes the connections from a process that is gone. Those that can be
 // resumed wait for the next one, if resume is set; the others are closed. The
 // link's Run has returned.

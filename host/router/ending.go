@@ -114,13 +114,15 @@ func (w *row) check(now time.Time) verdict {
 		}
 		return stillWaits
 	}
-	if w.finished && now.Sub(w.progress) > finishQuiet {
+	if w.finished && w.state == open && w.out.empty() && now.Sub(w.progress) > finishQuiet {
+		w.router.cfg.Logger.Warn("the input has ended and answers do not come; they are given up",
+			"connection", w.id, "transport", w.origin, "requests", w.inFlight, "waited", finishQuiet.String())
 		w.closeLocked(transport.Because(transport.CloseNormal, "end of input; no answer came for %v", finishQuiet))
 		return stillWaits
 	}
 	if w.out.unsent() > 0 && w.link != nil && now.Sub(w.progress) > w.router.cfg.SlowAfter {
-		if w.opened.Lossless && w.state == open {
-			return stillWaits // the application waits; the local reader will come back
+		if w.opened.Lossless {
+			return stillWaits // the local reader will come back, or the host is stopped
 		}
 		w.slowLocked("it took nothing for " + w.router.cfg.SlowAfter.String())
 		return stillWaits
@@ -201,6 +203,7 @@ func (w *row) attach(link Commands) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.link = link
+	w.attached = w.out.nextSeq() - 1
 	w.progress = time.Now()
 	if w.state != open { // closed meanwhile
 		w.askLocked()

@@ -51,8 +51,9 @@ const (
 	holdMessages = 32
 	// waitBytes of out-queue make SendWait wait: one window ahead of the peer.
 	waitBytes = transport.WindowBytes
-	// finishQuiet ends a finished connection whose last answers do not come.
-	finishQuiet = 5 * time.Second
+	// finishQuiet ends a finished connection whose last answers do not come: an
+	// application may have left out the answers to what was cancelled.
+	finishQuiet = 30 * time.Second
 	// closeLimit is what a process gets to confirm the end of a connection.
 	closeLimit = 10 * time.Second
 	// sweepEvery is how often connections that wait are looked at.

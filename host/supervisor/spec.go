@@ -45,6 +45,9 @@ type Attachment interface {
 	// Started says that the process is ready, and which connections of an
 	// earlier one it goes on with.
 	Started(adopted []transport.ConnID)
+	// Delivered says that the terminal got so many messages from the process,
+	// whatever that has acknowledged: all of its one connection, in order.
+	Delivered(messages int)
 	// Detach says that the process is gone.
 	Detach(reason transport.CloseReason, resume bool)
 }

@@ -231,6 +231,11 @@ func (p *Plugin) incarnation(ctx context.Context, n int, ready func()) (restartR
 	_ = proc.runner.Kill(ctx)
 	cutLink()
 	<-linkEnd
+	if pipes != nil {
+		// What has reached the user counts, also if the process died before it
+		// could say so: the next one must not say it again.
+		attachment.Delivered(pipes.disconnect())
+	}
 	reason := transport.CloseReason{Code: transport.CloseGoingAway, Text: "the transport is stopping"}
 	if !stopping {
 		reason = transport.Because(transport.ClosePluginLost, "plugin %q: %v", p.spec.Instance, err)

@@ -111,6 +111,7 @@ type attachment struct {
 
 func (a *attachment) EndBatch()                  {}
 func (a *attachment) Started([]transport.ConnID) {}
+func (a *attachment) Delivered(int)              {}
 func (a *attachment) Detach(r transport.CloseReason, _ bool) {
 	a.s.mu.Lock()
 	defer a.s.mu.Unlock()

@@ -17,16 +17,17 @@ import (
 // A Terminal is the user's stdin and stdout. The host keeps both, and gives
 // each process of the stdio plugin a pair of pipes: what the user wrote is fed
 // again to the next process from where the host had accepted it, and only
-// whole frames reach the user, wherever a process dies.
+// whole frames reach the user, each once, wherever a process dies.
 type Terminal struct {
 	in      io.Reader
-	out     io.Writer
 	framing transport.Framing
-	limit   int // bytes of input that are kept
+	limit   int // of one message
+	screen  *screen
+	line    int // of the goroutine that reads: bytes of the line that is arriving
 
 	mu      sync.Mutex // guards what follows
 	kept    []byte     // input that is not accepted yet
-	start   int64      // offset of kept in the input
+	start   int64      // offset of kept in what processes read
 	ended   error      // of the input: io.EOF, or why it cannot be read
 	changed chan struct{}
 }
@@ -37,7 +38,7 @@ const keptSlack = 1 << 20
 
 // NewTerminal makes one; nothing is read before Run.
 func NewTerminal(in io.Reader, out io.Writer, f transport.Framing, maxMessageBytes int) *Terminal {
-	return &Terminal{in: in, out: out, framing: f, limit: maxMessageBytes + keptSlack, changed: make(chan struct{})}
+	return &Terminal{in: in, screen: newScreen(out), framing: f, limit: maxMessageBytes, changed: make(chan struct{})}
 }
 
 // signalLocked wakes everybody who waits for a change.
@@ -46,27 +47,32 @@ func (t *Terminal) signalLocked() {
 	t.changed = make(chan struct{})
 }
 
-// Run reads the input until its end or ctx's. It returns with ctx; a read that
-// cannot be interrupted (a terminal's) goes on until the process ends.
+// Run reads the input until its end or ctx's, and writes what processes say. It
+// returns with ctx; a read or a write that cannot be interrupted (a terminal's)
+// goes on until the process ends.
 func (t *Terminal) Run(ctx context.Context) error {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
 		t.read(ctx)
 	}()
-	<-ctx.Done()
+	err := t.screen.run(ctx)
 	if f, ok := t.in.(interface{ SetReadDeadline(time.Time) error }); ok && f.SetReadDeadline(time.Now()) == nil {
 		<-done
 	}
-	return context.Cause(ctx)
+	return err
 }
+
+// Flush returns when the user has got everything that processes said, or ctx
+// ends.
+func (t *Terminal) Flush(ctx context.Context) error { return t.screen.flush(ctx) }
 
 func (t *Terminal) read(ctx context.Context) {
 	buf := make([]byte, 64<<10)
 	for {
 		for {
 			t.mu.Lock()
-			full, changed := len(t.kept) >= t.limit, t.changed
+			full, changed := len(t.kept) >= t.limit+keptSlack, t.changed
 			t.mu.Unlock()
 			if !full {
 				break
@@ -82,7 +88,7 @@ func (t *Terminal) read(ctx context.Context) {
 			return
 		}
 		t.mu.Lock()
-		t.kept = append(t.kept, buf[:n]...)
+		t.kept = t.feed(t.kept, buf[:n])
 		if err != nil {
 			t.ended = err
 		}
@@ -92,6 +98,30 @@ func (t *Terminal) read(ctx context.Context) {
 			return
 		}
 	}
+}
+
+// feed appends what a process is to read of b. Of a line over the limit that is
+// enough for it to be refused, and the line's end: what is kept has a bound, and
+// nothing of such a line is accepted before its end. Empty lines are no frames.
+func (t *Terminal) feed(dst, b []byte) []byte {
+	if t.framing != transport.NDJSON {
+		return append(dst, b...)
+	}
+	for len(b) > 0 {
+		text, rest, ended := bytes.Cut(b, []byte("\n"))
+		if room := t.limit + keptSlack/2 - t.line; room > 0 {
+			dst = append(dst, text[:min(len(text), room)]...)
+		}
+		t.line += len(text)
+		if ended {
+			if t.line > 0 {
+				dst = append(dst, '\n')
+			}
+			t.line = 0
+		}
+		b = rest
+	}
+	return dst
 }
 
 // Accepted says that the host has the messages up to cursor, the offset in the
@@ -107,7 +137,10 @@ func (t *Terminal) Accepted(cursor transport.Cursor) {
 	if n <= 0 || n > int64(len(t.kept)) {
 		return
 	}
-	t.kept = append(t.kept[:0], t.kept[n:]...)
+	// What lies before is freed when the slice grows out of its array.
+	if t.kept = t.kept[n:]; len(t.kept) == 0 {
+		t.kept = nil
+	}
 	t.start = offset
 	t.signalLocked()
 }
@@ -120,12 +153,15 @@ type terminalPipes struct {
 	drain         *os.File // our end of its stdout
 	pumps         sync.WaitGroup
 	cancel        context.CancelFunc
+	dead          chan struct{} // closed when the process is gone: then its last words wait for nobody
+	once          sync.Once
+	frames        int // of pumpOut: whole ones that were passed on
 }
 
 // connect makes the pipes of a process and starts to pump. The input begins
 // with what is not accepted.
 func (t *Terminal) connect(ctx context.Context) (*terminalPipes, error) {
-	p := &terminalPipes{t: t}
+	p := &terminalPipes{t: t, dead: make(chan struct{})}
 	var err error
 	if p.stdin, p.feed, err = os.Pipe(); err != nil {
 		return nil, fmt.Errorf("making the pipes of the terminal: %w", err)
@@ -143,16 +179,21 @@ func (t *Terminal) connect(ctx context.Context) (*terminalPipes, error) {
 // given closes the process's ends here, once it has them.
 func (p *terminalPipes) given() { closeAll([]*os.File{p.stdin, p.stdout}) }
 
-// disconnect ends the pumps. What the process wrote before its death still
-// reaches the user, as far as it is whole.
-func (p *terminalPipes) disconnect() {
-	p.given()
-	p.cancel()
-	_ = p.feed.SetWriteDeadline(time.Now())
-	// A grandchild may hold the write end: the rest is not waited for.
-	_ = p.drain.SetReadDeadline(time.Now().Add(outputGrace))
-	p.pumps.Wait()
-	closeAll([]*os.File{p.feed, p.drain})
+// disconnect ends the pumps, once the process is gone. What it wrote before its
+// death still reaches the user, as far as it is whole. It returns how many
+// frames of the process were passed on; it may be called twice.
+func (p *terminalPipes) disconnect() (frames int) {
+	p.once.Do(func() {
+		p.given()
+		p.cancel()
+		close(p.dead)
+		_ = p.feed.SetWriteDeadline(time.Now())
+		// A grandchild may hold the write end: the rest is not waited for.
+		_ = p.drain.SetReadDeadline(time.Now().Add(outputGrace))
+		p.pumps.Wait()
+		closeAll([]*os.File{p.feed, p.drain})
+	})
+	return p.frames
 }
 
 func (p *terminalPipes) pumpIn(ctx context.Context) {
@@ -198,17 +239,15 @@ func (p *terminalPipes) pumpOut() {
 	buf := make([]byte, 64<<10)
 	for {
 		n, err := p.drain.Read(buf)
-		if i := bytes.LastIndexByte(buf[:n], '\n'); i >= 0 {
-			if len(rest) > 0 {
-				rest = append(rest, buf[:i+1]...)
-				p.write(rest)
-				rest = nil
-			} else {
-				p.write(buf[:i+1])
-			}
-			rest = append(rest, buf[i+1:n]...)
-		} else {
-			rest = append(rest, buf[:n]...)
+		whole := bytes.LastIndexByte(buf[:n], '\n') + 1
+		if whole > 0 {
+			p.write(append(rest, buf[:whole]...), bytes.Count(buf[:whole], []byte("\n")))
+			rest = nil
+		}
+		if rest = append(rest, buf[whole:n]...); len(rest) > p.t.limit+keptSlack {
+			// The host sends no such message: it is a defective plugin's, and ends
+			// with it.
+			return
 		}
 		if err != nil {
 			return
@@ -217,7 +256,7 @@ func (p *terminalPipes) pumpOut() {
 }
 
 func (p *terminalPipes) pumpFrames() {
-	r := transport.NewFrameReader(p.drain, transport.ContentLength, p.t.limit)
+	r := transport.NewFrameReader(p.drain, transport.ContentLength, p.t.limit+keptSlack)
 	var frame []byte
 	for {
 		payload, err := r.Next()
@@ -228,10 +267,12 @@ func (p *terminalPipes) pumpFrames() {
 			return
 		}
 		frame = transport.AppendFrame(frame[:0], payload, transport.ContentLength)
-		p.write(frame)
+		p.write(frame, 1)
 	}
 }
 
-// write blocks while the user does not read. An error means that nobody will:
-// the plugin goes on, and the host is ended by other signs.
-func (p *terminalPipes) write(b []byte) { _, _ = p.t.out.Write(b) }
+// write waits for the user while the process lives.
+func (p *terminalPipes) write(b []byte, frames int) {
+	p.t.screen.put(b, p.dead)
+	p.frames += frames
+}

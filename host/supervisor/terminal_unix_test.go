@@ -16,32 +16,32 @@ import (
 	"github.com/transporthost/transporthost/shared/transport"
 )
 
-// A screen is the user's stdout.
-type screen struct {
+// A monitor is the user's stdout.
+type monitor struct {
 	mu sync.Mutex
 	b  bytes.Buffer
 }
 
-func (s *screen) Write(p []byte) (int, error) {
+func (s *monitor) Write(p []byte) (int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.b.Write(p)
 }
 
-func (s *screen) String() string {
+func (s *monitor) String() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.b.String()
 }
 
 // runTerminal returns a terminal that runs, and the keyboard.
-func runTerminal(t *testing.T, f transport.Framing, limit int) (*Terminal, *os.File, *screen) {
+func runTerminal(t *testing.T, f transport.Framing, limit int) (*Terminal, *os.File, *monitor) {
 	t.Helper()
 	r, w, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &screen{}
+	s := &monitor{}
 	term := NewTerminal(r, s, f, limit)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
@@ -115,6 +115,9 @@ func TestOnlyWholeFramesReachTheUser(t *testing.T) {
 				}
 				p.disconnect()
 			}
+			if err := term.Flush(t.Context()); err != nil {
+				t.Fatal(err)
+			}
 			if got := user.String(); got != tt.want {
 				t.Errorf("the user got %q, want %q", got, tt.want)
 			}
@@ -126,8 +129,112 @@ func TestOnlyWholeFramesReachTheUser(t *testing.T) {
 func TestInputIsKeptWithinBounds(t *testing.T) {
 	_, keyboard, _ := runTerminal(t, transport.NDJSON, 1000)
 	_ = keyboard.SetWriteDeadline(time.Now().Add(500 * time.Millisecond))
-	n, err := keyboard.Write([]byte(strings.Repeat("x", 8<<20)))
+	n, err := keyboard.Write([]byte(strings.Repeat("0123456789\n", 1<<20)))
 	if err == nil || n > 1000+keptSlack+(256<<10) {
 		t.Errorf("%d bytes were taken, %v; want a stop near %d", n, err, 1000+keptSlack)
 	}
+}
+
+// TestAnOverlongLineDoesNotStopTheInput: enough of it is fed for the plugin to
+// refuse it, and what follows.
+func TestAnOverlongLineDoesNotStopTheInput(t *testing.T) {
+	term, keyboard, _ := runTerminal(t, transport.NDJSON, 1000)
+	p := connect(t, term)
+	wrote := make(chan error, 1)
+	go func() {
+		_, err := keyboard.WriteString(strings.Repeat("x", 20<<20) + "\n\n\nnext\n")
+		wrote <- err
+	}()
+	r := bufio.NewReader(p.stdin)
+	long, err := r.ReadString('\n')
+	if len(long) <= 1002 || len(long) > 1000+keptSlack || err != nil {
+		t.Fatalf("%d bytes of the long line, %v", len(long), err)
+	}
+	if next, err := r.ReadString('\n'); next != "next\n" || err != nil {
+		t.Errorf("got %q, %v behind it", next, err)
+	}
+	if err := <-wrote; err != nil {
+		t.Error(err)
+	}
+	p.disconnect()
+}
+
+// TestAUserWhoDoesNotRead holds up neither the next process nor the host's end,
+// and loses nothing of what a dead process had said.
+func TestAUserWhoDoesNotRead(t *testing.T) {
+	in, keyboard, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer in.Close()
+	defer keyboard.Close()
+	reader, out := io.Pipe()
+	term := NewTerminal(in, out, transport.NDJSON, 1000)
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_ = term.Run(ctx)
+	}()
+	line := strings.Repeat("y", 999) + "\n"
+	var said int
+	for range 2 {
+		p := connect(t, term)
+		_ = p.stdout.SetWriteDeadline(time.Now().Add(500 * time.Millisecond))
+		n := 0
+		for {
+			if _, err := p.stdout.WriteString(line); err != nil {
+				break // the pipe is full: nobody reads
+			}
+			n++
+		}
+		frames := p.disconnect() // returns although nobody reads
+		if frames < n {
+			t.Errorf("%d of %d lines were passed on", frames, n)
+		}
+		said += frames
+	}
+	got := make(chan int)
+	go func() {
+		b, _ := io.ReadAll(reader)
+		got <- bytes.Count(b, []byte("\n"))
+	}()
+	if err := term.Flush(t.Context()); err != nil {
+		t.Error(err)
+	}
+	cancel()
+	<-done
+	_ = out.Close()
+	if n := <-got; n != said {
+		t.Errorf("the user got %d lines, want the %d that were passed on", n, said)
+	}
+}
+
+func TestTheEndDoesNotWaitForAUser(t *testing.T) {
+	in, keyboard, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer in.Close()
+	defer keyboard.Close()
+	reader, out := io.Pipe()
+	term := NewTerminal(in, out, transport.NDJSON, 1000)
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_ = term.Run(ctx)
+	}()
+	p := connect(t, term)
+	if _, err := p.stdout.WriteString("nobody reads this\n"); err != nil {
+		t.Fatal(err)
+	}
+	p.disconnect()
+	cancel()
+	select {
+	case <-done:
+	case <-time.After(20 * time.Second):
+		t.Fatal("Run waits for a user who does not read")
+	}
+	_ = reader.Close() // ends the write that was left behind
 }

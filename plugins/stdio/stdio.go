@@ -130,31 +130,36 @@ func (Transport) Serve(ctx context.Context, host *pluginsdk.Host) error {
 func read(ctx context.Context, host *pluginsdk.Host, w *writer, in *os.File, cfg config, start int64) error {
 	r := pluginsdk.NewFrameReader(in, cfg.Framing, cfg.MaxMessageBytes)
 	for {
-		p, err := r.Next()
-		if tooLarge, ok := errors.AsType[*pluginsdk.OversizeError](err); ok {
-			w.answer(pluginsdk.CodeInvalidRequest, tooLarge.Error())
-			continue
+		p, readErr := r.Next()
+		if errors.Is(readErr, io.EOF) {
+			return nil
 		}
-		switch {
-		case errors.Is(err, io.EOF):
-			return nil
-		case ctx.Err() != nil:
+		if ctx.Err() != nil {
 			return context.Cause(ctx)
-		case err != nil:
-			w.answer(pluginsdk.CodeParseError, "Parse error: "+err.Error())
-			host.Logger().Error("reading stdin", "error", err)
-			return nil
-		case !utf8.Valid(p):
-			w.answer(pluginsdk.CodeParseError, "Parse error: not UTF-8")
-			continue
 		}
 		cursor := pluginsdk.Cursor(strconv.AppendInt(nil, start+r.Offset(), 10))
-		err = w.conn.DeliverAt(ctx, p, cursor)
-		if errors.Is(err, pluginsdk.ErrConnClosed) {
-			return nil // the host has ended the connection
+		tooLarge, oversize := errors.AsType[*pluginsdk.OversizeError](readErr)
+		var err error
+		switch {
+		case oversize:
+			err = w.conn.Reject(ctx, pluginsdk.Rejection{Cursor: cursor, Text: tooLarge.Error()})
+		case readErr != nil:
+			host.Logger().Error("reading stdin", "error", readErr)
+			err = w.conn.Reject(ctx, pluginsdk.Rejection{Text: "Parse error: " + readErr.Error(), Unparsable: true})
+		case !utf8.Valid(p):
+			err = w.conn.Reject(ctx, pluginsdk.Rejection{Cursor: cursor, Text: "Parse error: not UTF-8", Unparsable: true})
+		default:
+			err = w.conn.DeliverAt(ctx, p, cursor)
 		}
-		if err != nil {
+		switch {
+		case errors.Is(err, pluginsdk.ErrConnClosed):
+			return nil // the host has ended the connection
+		case err != nil:
 			return fmt.Errorf("delivering a message: %w", err)
+		case readErr != nil && (!oversize || cfg.Framing == pluginsdk.ContentLength):
+			// The stream cannot be understood any more, or not without reading as
+			// much as its peer likes: it has had its error, and this is its end.
+			return nil
 		}
 	}
 }

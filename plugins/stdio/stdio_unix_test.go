@@ -115,15 +115,28 @@ func TestWhatCannotBeDeliveredIsAnswered(t *testing.T) {
 	h := pluginsdktest.Start(t, New(), p)
 	id, _ := h.NextOpened()
 	tm.write(t, strings.Repeat("x", 11)+"\n\xff\xfe\nok\n")
-	if got := tm.line(t); got != `{"jsonrpc":"2.0","id":null,"error":{"code":-32600,"message":"message of 12 bytes; the limit is 10 bytes"}}` {
-		t.Errorf("got %s", got)
+	if got := h.NextRejected(id); got != (pluginsdk.Rejection{Cursor: "12", Text: "message of 12 bytes; the limit is 10 bytes"}) {
+		t.Errorf("got %+v", got)
 	}
-	if got := tm.line(t); got != `{"jsonrpc":"2.0","id":null,"error":{"code":-32700,"message":"Parse error: not UTF-8"}}` {
-		t.Errorf("got %s", got)
+	if got := h.NextRejected(id); got != (pluginsdk.Rejection{Cursor: "15", Text: "Parse error: not UTF-8", Unparsable: true}) {
+		t.Errorf("got %+v", got)
 	}
 	if got := h.NextReceived(id); string(got) != "ok" {
 		t.Errorf("got %q", got)
 	}
+}
+
+// TestAnOverlongFrameWithALengthIsTheEnd: its end may be as far away as its peer
+// likes, and the connection ends with the error.
+func TestAnOverlongFrameWithALengthIsTheEnd(t *testing.T) {
+	p, tm := params(t, `{"framing":"content-length","max_message_bytes":10}`)
+	h := pluginsdktest.Start(t, New(), p)
+	id, _ := h.NextOpened()
+	tm.write(t, "Content-Length: 90000\r\n\r\n"+strings.Repeat("x", 5000))
+	if got := h.NextRejected(id); got.Text != "message of 90000 bytes; the limit is 10 bytes" {
+		t.Errorf("got %+v", got)
+	}
+	h.NextFinished(id)
 }
 
 func TestEndOfInput(t *testing.T) {

@@ -64,14 +64,6 @@ func (w *writer) Close(reason pluginsdk.CloseReason) {
 	w.Flush()
 }
 
-// answer writes an error that is this transport's own.
-func (w *writer) answer(code int, text string) {
-	w.mu.Lock()
-	w.buf = pluginsdk.AppendFrame(w.buf, pluginsdk.AppendError(nil, nil, code, text), w.framing)
-	w.mu.Unlock()
-	w.Flush()
-}
-
 // run writes until ctx ends or stdout fails. When the host has closed the
 // connection and everything is written, it ends the connection.
 func (w *writer) run(ctx context.Context) error {

@@ -61,6 +61,7 @@ type FrameReader struct {
 	limit   int
 	buf     []byte
 	offset  int64
+	rest    int64 // of an oversize frame with a length: thrown away by the next Next
 }
 
 // NewFrameReader reads frames of at most maxBytes from r.
@@ -69,7 +70,7 @@ func NewFrameReader(r io.Reader, f Framing, maxBytes int) *FrameReader {
 }
 
 // Offset returns how many bytes of the stream lie up to the end of the last
-// frame.
+// frame, or in an oversize one with a length, what was read of it.
 func (r *FrameReader) Offset() int64 { return r.offset }
 
 // Next returns the next payload, on loan until the next call. Empty lines are
@@ -82,6 +83,14 @@ func (r *FrameReader) Offset() int64 { return r.offset }
 func (r *FrameReader) Next() ([]byte, error) {
 	if cap(r.buf) > keptFrame {
 		r.buf = nil
+	}
+	if r.rest > 0 {
+		n, err := io.CopyN(io.Discard, r.r, r.rest)
+		r.rest -= n
+		r.offset += n
+		if err != nil {
+			return nil, unexpected(err)
+		}
 	}
 	if r.framing == ContentLength {
 		return r.nextLength()
@@ -184,29 +193,30 @@ func (r *FrameReader) nextLength() ([]byte, error) {
 	}
 	r.buf = r.buf[:length]
 	if _, err := io.ReadFull(r.r, r.buf); err != nil {
-		if errors.Is(err, io.EOF) {
-			err = io.ErrUnexpectedEOF
-		}
-		return nil, err
+		return nil, unexpected(err)
 	}
 	r.offset += head + length
 	return r.buf, nil
 }
 
+// skip reads how an oversize frame begins.
 func (r *FrameReader) skip(head, length int64) error {
 	first := make([]byte, min(length, oversizeHead))
 	n, err := io.ReadFull(r.r, first)
-	if err == nil {
-		_, err = io.CopyN(io.Discard, r.r, length-int64(n))
-	}
 	if err != nil {
-		if errors.Is(err, io.EOF) {
-			err = io.ErrUnexpectedEOF
-		}
-		return err
+		return unexpected(err)
 	}
-	r.offset += head + length
+	r.offset += head + int64(n)
+	r.rest = length - int64(n)
 	return &OversizeError{Size: length, Limit: r.limit, Head: first}
+}
+
+// unexpected is the end of a stream inside a frame.
+func unexpected(err error) error {
+	if errors.Is(err, io.EOF) {
+		return io.ErrUnexpectedEOF
+	}
+	return err
 }
 
 func clip(b []byte) []byte { return b[:min(len(b), 40)] }
