@@ -37,7 +37,7 @@ type row struct {
 	carried    transport.Credit // taken from an earlier process and not consumed yet
 	held       transport.Credit // consumed, and withheld while the peer does not read
 	out        outQueue
-	attached   transport.Seq // the last number before those that the present process was sent
+	attached   transport.Seq         // the last number before those that the present process was sent
 	closing    transport.CloseReason // with which the connection ends once out is empty
 	ending     transport.CloseReason // with which it has ended
 	asked      time.Time             // when the process was asked to end the connection
