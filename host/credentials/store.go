@@ -51,11 +51,11 @@ type Status struct {
 	Mode             string     `json:"mode,omitempty"`    // "chatgpt", "apikey"; "" if there are no credentials
 	Account          string     `json:"account,omitempty"` // shortened
 	Generation       uint64     `json:"generation"`
-	LoadedAt         time.Time  `json:"loadedAt"`
-	LastRefresh      *time.Time `json:"lastRefresh,omitempty"`
+	LoadedAt         time.Time  `json:"loaded_at"`
+	LastRefresh      *time.Time `json:"last_refresh,omitempty"`
 	Problem          string     `json:"problem,omitempty"` // why there are no usable credentials
 	Refreshing       bool       `json:"refreshing,omitempty"`
-	LastRefreshError string     `json:"lastRefreshError,omitempty"`
+	LastRefreshError string     `json:"last_refresh_error,omitempty"`
 }
 
 // Status returns a snapshot.
