@@ -120,6 +120,11 @@ func (f *fixture) run() {
 	running.Go(func() { _ = f.Run(ctx) })
 	f.stop = func() { cancel(); running.Wait() }
 	f.t.Cleanup(f.stop)
+	eventually(f.t, "the store runs", func() bool {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		return f.running != nil
+	})
 }
 
 func (f *fixture) next() transport.CredentialsChange {
