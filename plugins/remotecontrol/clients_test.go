@@ -136,7 +136,7 @@ func (r *relayEnd) receive() string {
 func (r *relayEnd) want(envelope string) {
 	r.t.Helper()
 	if got := r.receive(); got != envelope {
-		r.t.Fatalf("got  %s\nwant %s", got, envelope)
+		r.t.Fatalf("got  %.300s\nwant %.300s", got, envelope)
 	}
 }
 

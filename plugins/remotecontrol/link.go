@@ -64,6 +64,7 @@ type link struct {
 func (c *clients) serve(ctx context.Context, ws *websocket.Conn) error {
 	l := &link{clients: c, ws: ws, pings: make(chan []byte, 1), ended: make(chan struct{})}
 	l.setHandlers()
+	c.sweep(time.Now()) // first, so that nothing goes out for those who are gone
 	c.linkUp()
 	defer c.linkDown()
 	g, gctx := errgroup.WithContext(ctx)
@@ -206,7 +207,6 @@ func (l *link) write(ctx context.Context) error {
 // keepAlive pings the relay, answers its pings, and sweeps idle virtual
 // clients.
 func (l *link) keepAlive(ctx context.Context) error {
-	l.clients.sweep(time.Now())
 	ping, sweep := time.NewTicker(pingInterval), time.NewTicker(sweepInterval)
 	defer ping.Stop()
 	defer sweep.Stop()

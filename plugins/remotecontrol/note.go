@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 
 	pluginsdk "github.com/transporthost/transporthost/plugin-sdk"
@@ -44,6 +45,9 @@ func decodeNote(c pluginsdk.Cursor) (note, error) {
 	if err := json.Unmarshal([]byte(c), &n); err != nil {
 		return note{}, fmt.Errorf("decoding the cursor of a connection: %w", describeJSON(err))
 	}
+	if len(n.Initialize) > fingerprintChars {
+		return note{}, errors.New("decoding the cursor of a connection: no fingerprint is so long")
+	}
 	return n, nil
 }
 
@@ -58,10 +62,12 @@ func marshal(v any) []byte {
 	return bytes.TrimSuffix(b.Bytes(), []byte("\n"))
 }
 
+const fingerprintChars = 16
+
 // fingerprint tells messages apart.
 func fingerprint(message []byte) string {
 	sum := sha256.Sum256(message)
-	return hex.EncodeToString(sum[:8])
+	return hex.EncodeToString(sum[:fingerprintChars/2])
 }
 
 // A streamKey names one stream of one remote participant.
