@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"time"
 	"unicode/utf8"
 )
 
@@ -17,6 +18,7 @@ type assembly struct {
 	next  uint64 // the segment that is expected
 	data  []byte
 	touch uint64 // when the last segment came, by the assembler's count
+	came  time.Time
 	entry *ledgerEntry
 }
 
@@ -32,6 +34,7 @@ type assembler struct {
 	heap       int                  // bytes that they hold
 	maxHeap    int
 	clock      uint64
+	swept      time.Time
 }
 
 func newAssembler(begin func() *ledgerEntry, end func(*ledgerEntry)) assembler {
@@ -109,7 +112,7 @@ func (a *assembler) append(m *assembly, segment uint64, text string) error {
 		return fmt.Errorf("segment %d, want %d: %w", segment, m.next, errChunk)
 	}
 	a.clock++
-	m.next, m.touch = m.next+1, a.clock
+	m.next, m.touch, m.came = m.next+1, a.clock, time.Now()
 	before := len(m.data)
 	data, err := base64.StdEncoding.AppendDecode(m.data, []byte(text))
 	if err != nil {
@@ -169,6 +172,20 @@ func (a *assembler) dropStream(key streamKey) {
 func (a *assembler) dropClient(client string) {
 	if m := a.assemblies[client]; m != nil {
 		a.drop(m)
+	}
+}
+
+// expire gives up what has waited as long as an idle client may. It would
+// else hold back, for ever, from where the relay is read after a crash.
+func (a *assembler) expire(now time.Time) {
+	if now.Sub(a.swept) < sweepInterval {
+		return
+	}
+	a.swept = now
+	for _, m := range a.assemblies {
+		if now.Sub(m.came) >= idleTimeout {
+			a.drop(m)
+		}
 	}
 }
 

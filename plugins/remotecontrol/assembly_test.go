@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 )
 
 // A part is one chunk envelope of a test.
@@ -151,6 +153,25 @@ func TestAssembliesAreBounded(t *testing.T) {
 	if len(asm.assemblies) != 10 || asm.heap != asm.maxHeap || asm.assemblies["new"] == nil {
 		t.Errorf("%d assemblies hold %d bytes, want 10 with %d", len(asm.assemblies), asm.heap, asm.maxHeap)
 	}
+}
+
+func TestAssembliesExpire(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var l ledger
+		asm := newAssembler(func() *ledgerEntry { return l.begin("") }, l.end)
+		for _, client := range []string{"old", "new"} {
+			time.Sleep(idleTimeout - time.Second)
+			if _, err := asm.chunk(part{client: client, seq: 1, count: 2, size: 9, text: "{"}.envelope(), 1, nil); err != nil {
+				t.Fatal(err)
+			}
+			asm.expire(time.Now())
+		}
+		time.Sleep(sweepInterval)
+		asm.expire(time.Now())
+		if len(asm.assemblies) != 1 || asm.assemblies["new"] == nil {
+			t.Errorf("%d assemblies are left, want the new one", len(asm.assemblies))
+		}
+	})
 }
 
 // FuzzChunks feeds chunk envelopes in any order.

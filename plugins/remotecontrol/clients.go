@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -59,18 +58,6 @@ type clients struct {
 	stale      []streamKey // whose assemblies are to be dropped
 	linked     bool        // a link is served
 	closed     bool        // nothing starts any more
-}
-
-// A tally counts what is worth knowing and nobody's error.
-type tally struct {
-	malformed  atomic.Int64 // frames that are no envelope
-	binary     atomic.Int64 // binary frames
-	segments   atomic.Int64 // inbound segments that did not fit
-	repeated   atomic.Int64 // envelopes that had come before
-	homeless   atomic.Int64 // messages for streams without a virtual client
-	overloaded atomic.Int64 // messages that a full queue refused
-	tooLarge   atomic.Int64 // messages over the host's limit
-	invalid    atomic.Int64 // messages of the application that are not JSON
 }
 
 // newClients makes an empty table. It starts nothing. relay is the address
@@ -331,14 +318,6 @@ func (c *clients) sweep(now time.Time) {
 	c.mu.Unlock()
 	for _, e := range over {
 		e.vc.conn.Close(e.reason)
-	}
-}
-
-// complain counts something, and logs it the first time, the second, the
-// fourth, and so on: what a relay does wrong, it does often.
-func (c *clients) complain(counter *atomic.Int64, text string, args ...any) {
-	if n := counter.Add(1); n&(n-1) == 0 {
-		c.log.Warn(text, append(args, "times", n)...)
 	}
 }
 

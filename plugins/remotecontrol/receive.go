@@ -33,7 +33,8 @@ func (c *clients) receive(frame []byte) {
 	}
 }
 
-// dropStale drops what arrives on streams whose virtual clients have ended.
+// dropStale drops what arrives on streams whose virtual clients have ended, or
+// has stopped arriving.
 func (c *clients) dropStale() {
 	c.mu.Lock()
 	stale := c.stale
@@ -42,6 +43,7 @@ func (c *clients) dropStale() {
 	for _, key := range stale {
 		c.assembler.dropStream(key)
 	}
+	c.assembler.expire(time.Now())
 }
 
 // passLocked is for an envelope that nothing is to be done for any more. first
