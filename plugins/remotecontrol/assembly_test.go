@@ -13,16 +13,15 @@ import (
 
 // A part is one chunk envelope of a test.
 type part struct {
-	client, stream        string
-	seq                   uint64
-	segment, count        uint64
-	size                  int // 0: that of the message
-	text                  string
-	frame                 int
-	raw                   bool // text is not to be encoded
-	wantWhole, wantStale  bool
-	wantError             bool
-	wantAssemblies, after int
+	client, stream string // "": c1, s1
+	seq            uint64
+	segment, count uint64
+	size           int
+	text           string
+	raw            bool // text is not to be encoded
+	frame          int  // bytes of its frame
+
+	wantWhole, wantStale, wantError bool
 }
 
 func (p part) envelope() clientEnvelope {

@@ -45,7 +45,8 @@ type clientEnvelope struct {
 	MessageSize  *uint64 `json:"message_size_bytes"`
 	Chunk        *string `json:"message_chunk_base64"`
 
-	peeked pluginsdk.Peeked // of Message
+	peeked    pluginsdk.Peeked // of Message
+	unchecked bool             // only peeked was looked at: Message may still not be JSON
 }
 
 var (

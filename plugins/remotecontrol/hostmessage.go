@@ -31,10 +31,13 @@ func (m *hostMessage) check() {
 		return
 	}
 	m.verdict = messageInvalid
-	if utf8.Valid(m.payload) && json.Valid(m.payload) {
+	if validMessage(m.payload) {
 		m.verdict = messageValid
 	}
 }
+
+// validMessage reports whether p may stand in an envelope, or came out of one.
+func validMessage(p []byte) bool { return utf8.Valid(p) && json.Valid(p) }
 
 // entry is the checked message as number seq. One that is too large for the
 // wire uses up its number, as in the reference (spec 6.3); a response is

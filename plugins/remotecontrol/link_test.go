@@ -6,7 +6,6 @@ import (
 	"errors"
 	"net"
 	"net/http"
-	"net/url"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -51,7 +50,8 @@ func pipe(t *testing.T) (ours, theirs *websocket.Conn) {
 		}
 		upgraded <- ws
 	}()
-	ours, _, err := websocket.NewClient(a, &url.URL{Scheme: "ws", Host: "relay.test", Path: "/"}, nil, 0, 0)
+	dialer := websocket.Dialer{NetDialContext: func(context.Context, string, string) (net.Conn, error) { return a, nil }}
+	ours, _, err := dialer.DialContext(t.Context(), "ws://relay.test/", nil)
 	if err != nil {
 		t.Fatalf("upgrading over a pipe: %v", err)
 	}

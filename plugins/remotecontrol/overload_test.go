@@ -186,6 +186,22 @@ func (r *relayEnd) receiveMessage(client string, seq int) string {
 	}
 }
 
+// TestLargeMessageThatIsNoJSON is found out before the host gets it.
+func TestLargeMessageThatIsNoJSON(t *testing.T) {
+	p := startProcess(t, profile3, pluginsdk.StartParams{})
+	r := p.link()
+	id := p.open(r, "c1", "s1")
+	r.sendChunks("c1", "s1", 1, `{"id":1,"method":"m","params":"`+strings.Repeat("x", checkedAtOnce)+`"]`)
+	r.sendChunks("c1", "s1", 2, `{"id":2,"method":"m","params":"`+strings.Repeat("x", checkedAtOnce)+`"`)
+	r.send("%s", message("c1", "s1", 3, `{"method":"n"}`))
+	if got := p.host.NextReceived(id); string(got) != `{"method":"n"}` {
+		t.Errorf("the host received %.100s", got)
+	}
+	if got := p.tally.details(); got["malformed_frames"] != "2" {
+		t.Errorf("the details are %v", got)
+	}
+}
+
 // TestPartialChunksKeepTheCursor: the relay must send them again after a crash,
 // and need not after a reconnect.
 func TestPartialChunksKeepTheCursor(t *testing.T) {

@@ -13,6 +13,7 @@ const (
 	maxSegments     = 1024
 	maxAssemblies   = 128       // inbound messages whose segments are arriving
 	maxAssemblyHeap = 256 << 20 // what they hold in all; the reference has no such bound
+	checkedAtOnce   = 1 << 20   // of a joined message: some milliseconds of the reader
 )
 
 // A split is how a message travels: in count envelopes of at most size bytes

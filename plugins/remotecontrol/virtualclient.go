@@ -26,6 +26,7 @@ type inbound struct {
 	note    note         // of the stream behind it; the place is added when it goes
 	entry   *ledgerEntry // of its envelope
 	first   *ledgerEntry // of the first of its segments; nil if it came whole
+	check   bool         // it may not be JSON
 }
 
 // A virtualClient makes one stream look like a connection: the sink of one
@@ -218,7 +219,7 @@ func (vc *virtualClient) queueLocked(e *clientEnvelope, first *ledgerEntry) bool
 	if cursor != "" {
 		c.subscribed = cursor
 	}
-	vc.queue = append(vc.queue, inbound{payload: e.Message, note: vc.note, entry: c.ledger.begin(cursor), first: first})
+	vc.queue = append(vc.queue, inbound{payload: e.Message, note: vc.note, entry: c.ledger.begin(cursor), first: first, check: e.unchecked})
 	if !vc.delivers && !c.closed {
 		vc.delivers = true
 		c.wg.Go(vc.deliver)
@@ -257,7 +258,12 @@ func (vc *virtualClient) deliver() {
 		m.note.N, m.note.Cursor = safe.n, safe.cursor
 		c.mu.Unlock()
 
-		err := vc.conn.DeliverAt(c.life, m.payload, m.note.encode())
+		var err error
+		if m.check && !validMessage(m.payload) {
+			c.complain(&c.tally.malformed, "dropping a message of a client that is not JSON", "client", vc.stream.key.client)
+		} else {
+			err = vc.conn.DeliverAt(c.life, m.payload, m.note.encode())
+		}
 
 		c.mu.Lock()
 		vc.releaseLocked(&m)
