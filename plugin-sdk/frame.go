@@ -23,6 +23,9 @@ const (
 const (
 	CodeParseError     = transport.CodeParseError
 	CodeInvalidRequest = transport.CodeInvalidRequest
+	CodeInternalError  = transport.CodeInternalError
+	CodeOverloaded     = transport.CodeOverloaded // its text is OverloadedText
+	OverloadedText     = transport.OverloadedText
 )
 
 // ParseFraming is [transport.ParseFraming].

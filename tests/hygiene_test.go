@@ -23,6 +23,8 @@ var ownContexts = map[string]string{
 	"plugin-sdk/main.go":        "holds the main of every plugin",
 	"plugin-sdk/inprocess.go":   "its Close has no context to inherit, and a fixed grace",
 	"host/supervisor/launch.go": "go-plugin's Kill wants one and does not wait",
+
+	"plugins/remotecontrol/clients.go": "virtual clients outlive every relay link that is served; their close ends it",
 }
 
 // leftovers must not be committed. The marker words are spelled so that this

@@ -230,6 +230,19 @@ func (h *Host) NextClosed(conn transport.ConnID) transport.CloseReason {
 	return *h.next(conn, "end of the connection", func(e Event) bool { return e.Closed != nil }).Closed
 }
 
+// LastCheckpoint is the last that the transport stored with a connection, or nil.
+func (h *Host) LastCheckpoint(conn transport.ConnID) []byte {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	var last []byte
+	for _, e := range h.events[conn] {
+		if e.Check != nil {
+			last = e.Check
+		}
+	}
+	return last
+}
+
 // Stall makes the host consume nothing from now on, or again.
 func (h *Host) Stall(on bool) {
 	h.mu.Lock()

@@ -1,0 +1,323 @@
+package remotecontrol
+
+import (
+	"container/list"
+	"slices"
+	"time"
+)
+
+const (
+	// maxForgotten is how many streams without a virtual client are remembered,
+	// so that one that comes back goes on with its numbers. The one that was
+	// heard longest ago is forgotten first, with the pongs that it retains.
+	maxForgotten = 4096
+	// maxAnswers bounds the answers of this plugin's own that wait for room in
+	// an outbox: a peer that goes on asking is closed as overloaded.
+	maxAnswers = 128
+	// retainedBytes bounds what all outboxes hold beyond reservedBytes each: two
+	// messages of the largest size. A message that finds no room waits with the
+	// host.
+	retainedBytes = 128 << 20
+	// reservedBytes of every stream are outside that bound, so that streams that
+	// never acknowledge delay the large messages of others, and nothing else.
+	reservedBytes = 64 << 10
+)
+
+// A stream is what this process knows of one stream of the relay: its numbers,
+// which never restart, what it has unacknowledged, and its virtual client if
+// it has one. Its fields are guarded by the mutex of clients.
+type stream struct {
+	key     streamKey
+	out     outbox
+	vc      *virtualClient // nil: none
+	pong    pongStatus     // to be sent
+	answers []ownAnswer    // to be sent
+	note    bool           // a checkpoint is due although nothing is to be sent
+	heard   time.Time      // of a stream without virtual client: when it lost it, or was pinged
+
+	pumping bool          // a pump runs
+	inRing  bool          // the link's writer will come to it
+	charged int           // bytes that count against retainedBytes
+	waiting bool          // for room in them
+	granted bool          // there is room for its next message
+	idle    *list.Element // in clients.idle; nil while there is a virtual client
+}
+
+// live is the virtual client that the relay can reach, or nil.
+func (s *stream) live() *virtualClient {
+	if s.vc == nil || s.vc.leaving != nil {
+		return nil
+	}
+	return s.vc
+}
+
+// A batch is what an outbox takes in at once, after one checkpoint.
+type batch struct {
+	entries  []entry
+	pong     bool
+	answers  int // of stream.answers
+	messages int // of virtualClient.pending
+	bytes    int // of their payloads
+}
+
+// planLocked chooses what the outbox takes in next, and charges for it. Pongs
+// and answers go first: somebody waits for them, and they are small.
+func (c *clients) planLocked(s *stream, vc *virtualClient) batch {
+	var b batch
+	if s.out.waiting > 0 {
+		return b // numbers of an earlier process come first
+	}
+	forced := vc != nil && vc.ending != nil
+	envelopes, bytes, seq := s.out.envelopes, s.out.bytes, s.out.next
+	admit := func(e entry) bool {
+		n, size := e.segments(), e.bytes()
+		if !forced && (envelopes > 0 && (envelopes+n > outboxEnvelopes || bytes+size > outboxBytes) || !c.chargeLocked(s, bytes+size)) {
+			return false
+		}
+		envelopes, bytes = envelopes+n, bytes+size
+		if e.kind != entrySkipped {
+			seq++
+		}
+		b.entries = append(b.entries, e)
+		return true
+	}
+	for _, a := range s.answers {
+		if !admit(entry{kind: entryAnswer, seq: seq, answer: a}) {
+			return b
+		}
+		b.answers++
+	}
+	if s.pong != noPong {
+		if !admit(entry{kind: entryPong, seq: seq, status: s.pong}) {
+			return b
+		}
+		b.pong = true
+	}
+	if vc == nil {
+		return b
+	}
+	for _, m := range vc.pending {
+		if m.verdict == notChecked || !admit(m.entry(seq, s.out.tail, c.profile)) {
+			break
+		}
+		b.messages++
+		b.bytes += len(m.payload)
+	}
+	return b
+}
+
+// commitLocked is the second half: the batch is in the outbox, and may go out.
+func (c *clients) commitLocked(s *stream, vc *virtualClient, b batch) {
+	s.out.add(b.entries)
+	s.answers = s.answers[b.answers:]
+	if len(s.answers) == 0 {
+		s.answers = nil
+	}
+	if b.pong {
+		s.pong = noPong
+	}
+	if vc != nil {
+		vc.takePending(b.messages)
+	}
+	s.granted = false
+	c.rechargeLocked(s)
+	c.offerLocked(s)
+}
+
+// chargeLocked makes the stream pay for an outbox of so many bytes, or queues
+// it until there is room.
+func (c *clients) chargeLocked(s *stream, bytes int) bool {
+	charge := max(0, bytes-reservedBytes)
+	if charge <= s.charged {
+		return true
+	}
+	others := c.retained - s.charged
+	if !s.granted && len(c.queue) > 0 || others > 0 && others+charge > c.maxRetained {
+		if !s.waiting {
+			s.waiting = true
+			c.queue = append(c.queue, s)
+		}
+		return false
+	}
+	c.retained, s.charged = others+charge, charge
+	return true
+}
+
+// rechargeLocked makes the stream pay for what its outbox holds, and lets
+// those go on for whom that leaves room.
+func (c *clients) rechargeLocked(s *stream) {
+	charge := max(0, s.out.bytes-reservedBytes)
+	freed := charge < s.charged
+	c.retained += charge - s.charged
+	s.charged = charge
+	if freed {
+		c.grantLocked()
+	}
+}
+
+// grantLocked lets those go on who wait for room, in the order in which they
+// came.
+func (c *clients) grantLocked() {
+	room := c.maxRetained - c.retained
+	for len(c.queue) > 0 {
+		next := c.queue[0]
+		need := next.needLocked()
+		if need > room && room < c.maxRetained {
+			return
+		}
+		room -= need
+		c.queue = c.queue[1:]
+		next.waiting, next.granted = false, true
+		c.kickLocked(next)
+	}
+}
+
+// withdrawLocked takes a stream that has nothing more to send out of the queue
+// for room.
+func (c *clients) withdrawLocked(s *stream) {
+	if s.granted = false; s.waiting {
+		s.waiting = false
+		c.queue = slices.DeleteFunc(c.queue, func(other *stream) bool { return other == s })
+		c.grantLocked()
+	}
+}
+
+// needLocked is what the stream would be charged for its next message.
+func (s *stream) needLocked() int {
+	if vc := s.live(); vc != nil && len(vc.pending) > 0 {
+		return max(0, s.out.bytes+len(vc.pending[0].payload)+entryOverhead-reservedBytes) - s.charged
+	}
+	return 0
+}
+
+// kickLocked makes what waits on a stream go on, as far as it can.
+func (c *clients) kickLocked(s *stream) {
+	if s.pumping || c.closed {
+		return
+	}
+	vc := s.live()
+	if vc == nil {
+		// Nobody adopts the numbers of a stream without a connection: there is
+		// nothing to wait for.
+		if b := c.planLocked(s, nil); len(b.entries) > 0 {
+			c.commitLocked(s, nil, b)
+		}
+		return
+	}
+	if vc.bound && (len(vc.pending) > 0 || len(s.answers) > 0 || s.pong != noPong || s.note || vc.ending != nil) {
+		s.pumping = true
+		c.wg.Go(func() { c.pump(s) })
+	}
+}
+
+// pump moves what waits on a stream into its outbox, each batch after its
+// checkpoint, until nothing fits any more. It waits for the host, which is why
+// every stream has its own.
+func (c *clients) pump(s *stream) {
+	for c.pumpOnce(s) {
+	}
+}
+
+// pumpOnce moves one batch. When it returns false, the pump has ended.
+func (c *clients) pumpOnce(s *stream) bool {
+	c.mu.Lock()
+	vc := s.live()
+	if c.closed || vc == nil {
+		s.pumping = false
+		c.kickLocked(s)
+		c.mu.Unlock()
+		return false
+	}
+	if m := vc.unchecked(); m != nil {
+		c.mu.Unlock()
+		m.check() // takes its time for a large one
+		if m.verdict == messageInvalid {
+			c.complain(&c.tally.invalid, "dropping a message of the application that is not JSON", "client", s.key.client)
+		}
+		return true
+	}
+	messages, bytes := vc.fill(c.profile)
+	b := c.planLocked(s, vc)
+	if len(b.entries) == 0 && !s.note {
+		s.pumping = false
+		ended := vc.ending != nil
+		if ended {
+			c.parkLocked(vc)
+		}
+		c.offerLocked(s)
+		acked := vc.ackLocked(&s.out)
+		c.mu.Unlock()
+		vc.tell(messages, bytes, acked)
+		if ended {
+			vc.conn.Close(*vc.ending)
+		}
+		return false
+	}
+	c.offerLocked(s)
+	s.note = false
+	point := c.checkpointLocked(s, b.entries)
+	closing := vc.ending != nil
+	c.mu.Unlock()
+	vc.tell(messages, bytes, 0)
+
+	var err error
+	if !closing { // else there is no next process for it
+		err = vc.conn.Checkpoint(c.life, point)
+	}
+
+	c.mu.Lock()
+	if err != nil || s.live() != vc {
+		c.rechargeLocked(s)
+		if s.live() == vc {
+			s.pumping = false // the host is gone, or we are leaving
+		}
+		again := s.pumping
+		c.mu.Unlock()
+		return again
+	}
+	c.commitLocked(s, vc, b)
+	acked := vc.ackLocked(&s.out)
+	c.mu.Unlock()
+	vc.tell(b.messages, b.bytes, acked)
+	return true
+}
+
+func (c *clients) checkpointLocked(s *stream, entries []entry) []byte {
+	p := checkpoint{next: s.out.next, host: s.out.host, place: c.ledger.safe}
+	p.entries = append(append(p.entries, s.out.entries...), entries...)
+	return p.append(nil)
+}
+
+// offerLocked gives a stream that has something to send to the link's writer.
+func (c *clients) offerLocked(s *stream) {
+	if !c.linked || s.inRing || !s.out.ready() {
+		return
+	}
+	s.inRing = true
+	c.ring = append(c.ring, s)
+	select {
+	case c.wake <- struct{}{}:
+	default: // it is awake, or will be
+	}
+}
+
+// takeEnvelope returns the next envelope for the link, one stream after the
+// other, so that a message of many segments delays each other stream by one.
+func (c *clients) takeEnvelope() (envelope, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for len(c.ring) > 0 {
+		s := c.ring[0]
+		c.ring[0] = nil
+		c.ring = c.ring[1:]
+		s.inRing = false
+		if !s.out.ready() {
+			continue // acknowledged, or its client is gone
+		}
+		e := s.out.take()
+		c.offerLocked(s)
+		return e, true
+	}
+	c.ring = nil
+	return envelope{}, false
+}
