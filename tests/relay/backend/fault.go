@@ -93,8 +93,9 @@ func (f *faults) dropDue() bool {
 	if d.frames--; d.frames > 0 {
 		return false
 	}
-	d.left--
-	d.draw()
+	if d.left--; d.left > 0 {
+		d.draw()
+	}
 	return true
 }
 
@@ -158,7 +159,12 @@ func (b *Backend) DropRandomly(seed uint64, mean, times int) {
 	})
 }
 
-// DropsLeft is how many of the random drops are still to come.
+// DropAfter ends the link after n more frames in both directions together.
+func (b *Backend) DropAfter(n int) {
+	b.setFault(func(f *faults) { f.random = &randomDrops{left: 1, frames: max(n, 1)} })
+}
+
+// DropsLeft is how many of the drops after frames are still to come.
 func (b *Backend) DropsLeft() int {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -152,11 +152,12 @@ func (l *link) pause() bool {
 	for {
 		l.b.mu.Lock()
 		left := time.Until(l.b.faults.pauseTill)
-		changed := l.b.changed.wait()
-		l.b.mu.Unlock()
 		if left <= 0 {
+			l.b.mu.Unlock()
 			return true
 		}
+		changed := l.b.changed.wait()
+		l.b.mu.Unlock()
 		timer := time.NewTimer(left)
 		select {
 		case <-timer.C:
@@ -264,8 +265,6 @@ func (b *Backend) pick(l *link) (controlFrame, bool) {
 		t := l.again[0]
 		l.again = l.again[1:]
 		return text(t)
-	case l.sticky != nil:
-		return text(b.advance(l, l.sticky))
 	case len(l.resend) > 0:
 		d := l.resend[0]
 		t := b.advance(l, d)
@@ -273,6 +272,8 @@ func (b *Backend) pick(l *link) (controlFrame, bool) {
 			l.resend = l.resend[1:]
 		}
 		return text(t)
+	case l.sticky != nil:
+		return text(b.advance(l, l.sticky))
 	}
 	for range b.clients {
 		l.turn++
@@ -292,7 +293,7 @@ func (b *Backend) pick(l *link) (controlFrame, bool) {
 func (b *Backend) advance(l *link, d *delivery) []byte {
 	t, complete := b.frame(l, d)
 	l.sticky = nil
-	if d.spread && !complete {
+	if d.spread && !complete && len(l.resend) == 0 {
 		l.sticky = d
 	}
 	if b.faults.duplicate > 0 {
@@ -315,32 +316,27 @@ func (b *Backend) Connects() []Connect {
 
 // AwaitConnect waits for the nth WebSocket, counted from 1, and returns it.
 func (b *Backend) AwaitConnect(ctx context.Context, n int) (Connect, error) {
+	return b.AwaitConnectWhere(ctx, n, func(Connect) bool { return true })
+}
+
+// AwaitEnd waits until the nth WebSocket has ended, and returns it.
+func (b *Backend) AwaitEnd(ctx context.Context, n int) (Connect, error) {
+	return b.AwaitConnectWhere(ctx, n, func(c Connect) bool { return !c.Ended.IsZero() })
+}
+
+// AwaitConnectWhere waits until the nth WebSocket is there and matches. What it
+// has sent is no reason to look again.
+func (b *Backend) AwaitConnectWhere(ctx context.Context, n int, match func(Connect) bool) (Connect, error) {
 	var c Connect
 	err := b.await(ctx, &b.changed, func() bool {
 		if len(b.connects) < n {
 			return false
 		}
 		c = *b.connects[n-1]
-		return true
+		return match(c)
 	})
 	if err != nil {
 		return Connect{}, fmt.Errorf("awaiting connect %d: %w", n, err)
-	}
-	return c, nil
-}
-
-// AwaitEnd waits until the nth WebSocket has ended, and returns it.
-func (b *Backend) AwaitEnd(ctx context.Context, n int) (Connect, error) {
-	var c Connect
-	err := b.await(ctx, &b.changed, func() bool {
-		if len(b.connects) < n || b.connects[n-1].Ended.IsZero() {
-			return false
-		}
-		c = *b.connects[n-1]
-		return true
-	})
-	if err != nil {
-		return Connect{}, fmt.Errorf("awaiting the end of connect %d: %w", n, err)
 	}
 	return c, nil
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"time"
 
 	"github.com/gorilla/websocket"
@@ -22,29 +23,50 @@ type Frame struct {
 }
 
 // receive takes a frame of a host. It reports whether a fault drops the link.
+// Large messages are decoded without b.mu, or everybody would wait for them.
 func (b *Backend) receive(l *link, kind int, text []byte) (drop bool) {
+	var e ServerEnvelope
+	var problems []problem
+	var ok bool
+	if kind == websocket.TextMessage {
+		e, problems, ok = decodeEnvelope(text)
+	} else {
+		problems = []problem{problemf(BadFrame, "a binary frame of %d bytes", len(text))}
+	}
+	hash := maphash.Bytes(b.seed, text)
+
 	b.mu.Lock()
-	defer b.mu.Unlock()
 	l.connect.Received++
-	if kind != websocket.TextMessage {
-		b.violate(l.connect.N, problemf(BadFrame, "a binary frame of %d bytes", len(text)))
-		return b.faults.dropDue()
-	}
-	e, problems, ok := decodeEnvelope(text)
+	drop = b.faults.dropDue()
 	b.violate(l.connect.N, problems...)
+	var whole *arrival
 	if ok {
-		b.take(l, &e, text)
+		whole = b.take(l, &e, text, hash)
 	}
-	return b.faults.dropDue()
+	b.notify()
+	b.mu.Unlock()
+	if whole != nil {
+		b.deliver(l, whole)
+	}
+	return drop
 }
 
-// take checks an envelope against its stream and passes it on.
-func (b *Backend) take(l *link, e *ServerEnvelope, text []byte) {
+// An arrival is a message that is whole, before it has been looked into.
+type arrival struct {
+	stream  *stream
+	turn    uint64
+	seq     uint64
+	payload json.RawMessage
+}
+
+// take checks an envelope against its stream. It returns a message if one is
+// whole with it. b.mu is held.
+func (b *Backend) take(l *link, e *ServerEnvelope, text []byte, hash uint64) *arrival {
 	st := b.streams[e.key()]
 	if st == nil {
 		if !b.known[streamKey{client: e.ClientID}] {
 			b.violate(l.connect.N, problemf(Unasked, "a %s for a client %q that never sent anything", e.Type, shortened(e.ClientID)))
-			return
+			return nil
 		}
 		if !b.known[e.key()] && !uuid7Pattern.MatchString(e.StreamID) {
 			b.violate(l.connect.N, problemf(BadStreamID, "client %q: stream %q is no UUIDv7", shortened(e.ClientID), shortened(e.StreamID)))
@@ -56,7 +78,7 @@ func (b *Backend) take(l *link, e *ServerEnvelope, text []byte) {
 	if f, ok := l.last[e.key()]; ok {
 		previous = &f
 	}
-	fresh, restarted, problems := st.accept(e, b.hashOf(text), previous, l.connect.Cursor == "")
+	fresh, restarted, problems := st.accept(e, hash, previous, l.connect.Cursor == "")
 	l.last[e.key()] = frontier{at: e.position(), last: e.last()}
 	if restarted {
 		l.connect.Restarts++
@@ -64,11 +86,11 @@ func (b *Backend) take(l *link, e *ServerEnvelope, text []byte) {
 	}
 	b.violate(l.connect.N, append(problems, b.checkSize(e, len(text))...)...)
 	b.recordFrame(l, e, text, fresh)
-	if fresh {
-		b.pass(l, st, e, len(text))
-	}
 	b.dueAck(l, st)
-	b.notify()
+	if !fresh {
+		return nil
+	}
+	return b.complete(l, st, e, len(text))
 }
 
 // checkSize compares an envelope with the limits of the profile.
@@ -82,32 +104,50 @@ func (b *Backend) checkSize(e *ServerEnvelope, n int) []problem {
 	return nil
 }
 
-// pass gives what is new to the client that it is for.
-func (b *Backend) pass(l *link, st *stream, e *ServerEnvelope, n int) {
-	c := b.addressee(e.key(), e.Type == pongEnvelope)
+// complete passes a pong on, and collects segments.
+func (b *Backend) complete(l *link, st *stream, e *ServerEnvelope, n int) *arrival {
+	a := &arrival{stream: st, seq: e.Seq, payload: e.Message}
 	switch e.Type {
 	case pongEnvelope:
-		if c != nil {
+		if c := b.addressee(e.key(), true); c != nil {
 			c.ponged(Pong{Status: e.Status, StreamID: e.StreamID, Seq: e.Seq})
 		}
-		return
+		return nil
 	case serverMessageChunk:
-		message, problems := st.collect(e, n)
+		var problems []problem
+		a.payload, problems = st.collect(e, n)
 		b.violate(l.connect.N, problems...)
-		if message == nil {
-			return
+		if a.payload == nil {
+			return nil
 		}
-		e.Message = message
 	}
 	st.messages++
-	m, err := parseMessage(e.Message)
+	a.turn = st.arrived
+	st.arrived++
+	return a
+}
+
+// deliver gives a message to the client that it is for. The turns keep the
+// order if the next link is served before the one before it has ended.
+func (b *Backend) deliver(l *link, a *arrival) {
+	m, err := parseMessage(a.payload)
+	m.Seq, m.StreamID = a.seq, a.stream.key.stream
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for a.stream.delivered != a.turn {
+		turn := a.stream.turn.wait()
+		b.mu.Unlock()
+		<-turn // whoever is before us only parses
+		b.mu.Lock()
+	}
+	a.stream.delivered++
+	a.stream.turn.ring()
 	if err != nil {
-		b.violate(l.connect.N, problemf(BadMessage, "%v: seq_id %d: %v", e.key(), e.Seq, err))
+		b.violate(l.connect.N, problemf(BadMessage, "%v: seq_id %d: %v", a.stream.key, a.seq, err))
 		return
 	}
-	m.Seq, m.StreamID = e.Seq, e.StreamID
-	b.log.Debug("from the host", "link", l.connect.N, "client", e.ClientID, "seq", e.Seq, "method", m.Method, "bytes", len(m.Payload))
-	if c != nil {
+	b.log.Debug("from the host", "link", l.connect.N, "client", a.stream.key.client, "seq", a.seq, "method", m.Method, "bytes", len(m.Payload))
+	if c := b.addressee(a.stream.key, false); c != nil {
 		c.receive(m)
 	}
 }

@@ -2,7 +2,6 @@ package backend
 
 import (
 	"fmt"
-	"hash/maphash"
 	"math"
 )
 
@@ -69,6 +68,10 @@ type stream struct {
 	unacked  []retained          // what the host must still have, oldest first
 	freed    bool                // the host may have thrown away what was not acknowledged
 	assembly assembly
+
+	arrived   uint64 // whole messages, over all incarnations of the host
+	delivered uint64 // of them
+	turn      bell   // rung when delivered changes
 }
 
 func newStream(key streamKey) *stream {
@@ -85,7 +88,7 @@ func (st *stream) accept(e *ServerEnvelope, hash uint64, previous *frontier, res
 		problems = append(problems, problemf(kind, "%v: %v: %s", st.key, at, fmt.Sprintf(format, args...)))
 	}
 	if previous == nil && restartable && st.hasRestarted(at, hash) {
-		*st = *newStream(st.key)
+		st.forget()
 		restarted = true
 	}
 	switch {
@@ -127,6 +130,13 @@ func (st *stream) accept(e *ServerEnvelope, hash uint64, previous *frontier, res
 	st.unacked = append(st.unacked, retained{at: at, bytes: e.payloadBytes()})
 	st.remember(at, hash)
 	return true, restarted, problems
+}
+
+// forget begins anew, but for the messages that are on their way to the client.
+func (st *stream) forget() {
+	fresh := newStream(st.key)
+	fresh.arrived, fresh.delivered, fresh.turn = st.arrived, st.delivered, st.turn
+	*st = *fresh
 }
 
 // hasRestarted says whether a host without a cursor is another process than
@@ -208,6 +218,3 @@ func wholeBytes(client, stream string, seq uint64, size int) int {
 	frame := fmt.Appendf(nil, `{"type":"server_message","message":,"client_id":,"stream_id":,"seq_id":%d}`, seq)
 	return len(appendJSON(appendJSON(frame, client), stream)) + size
 }
-
-// hashOf tells envelopes apart.
-func (b *Backend) hashOf(text []byte) uint64 { return maphash.Bytes(b.seed, text) }
