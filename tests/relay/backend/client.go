@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -117,6 +118,10 @@ func (c *Client) SetAcks(p AckPolicy) {
 // Send queues a JSON-RPC message, whose bytes go out as they are. It returns
 // once the message is queued. Send keeps message.
 func (c *Client) Send(message json.RawMessage) error {
+	piece, err := c.pieceFor(message) // first: what is too large need not be read
+	if err != nil {
+		return fmt.Errorf("sending: %w", err)
+	}
 	m, err := parseMessage(message)
 	if err != nil {
 		return fmt.Errorf("sending: %w", err)
@@ -127,10 +132,7 @@ func (c *Client) Send(message json.RawMessage) error {
 	if err := c.usable(); err != nil {
 		return fmt.Errorf("sending: %w", err)
 	}
-	d := &delivery{client: c, kind: clientMessage, payload: message}
-	if d.piece, err = c.pieceFor(message); err != nil {
-		return fmt.Errorf("sending: %w", err)
-	}
+	d := &delivery{client: c, kind: clientMessage, payload: message, piece: piece}
 	if !c.noSeq {
 		seq := c.seq
 		d.seq = &seq
@@ -185,7 +187,8 @@ func (c *Client) pieceFor(message []byte) (int, error) {
 		}
 		return c.piece, nil
 	}
-	head := clientEnvelope{kind: clientMessageChunk, clientID: c.id, streamID: c.stream, seq: &c.seq, segment: &Segment{Size: len(message)}}
+	highest := uint64(math.MaxUint64) // the longest number, so that it does not matter which one it gets
+	head := clientEnvelope{kind: clientMessageChunk, clientID: c.id, streamID: c.stream, seq: &highest, segment: &Segment{Size: len(message)}}
 	overhead := len(head.encode()) + envelopeMargin
 	if overhead+len(message) <= maxEnvelope {
 		return 0, nil
