@@ -66,6 +66,9 @@ func TestServeAndTalk(t *testing.T) {
 			if code := <-served; code != 0 {
 				t.Errorf("serve ended with %d, want 0", code)
 			}
+			if err := mayReplace(auth); err != nil {
+				t.Errorf("the next relay may not write its file: %v", err)
+			}
 		})
 	}
 }
@@ -129,6 +132,15 @@ func hostOf(t *testing.T, base, protocol, auth string) *fakehost.Host {
 }
 
 func TestWrongUse(t *testing.T) {
+	login := filepath.Join(t.TempDir(), "auth.json")
+	if err := os.WriteFile(login, []byte(`{"tokens": {"account_id": "somebody"}}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if content, err := os.ReadFile(login); err != nil || !strings.Contains(string(content), "somebody") {
+			t.Errorf("the login of a person was replaced: %v", err)
+		}
+	})
 	for _, tt := range []struct {
 		name string
 		args []string
@@ -146,6 +158,7 @@ func TestWrongUse(t *testing.T) {
 		{"protocol 1", []string{"serve", "--protocol", "1"}, 1, "relay: checking the options of a backend: Profile is 1, want 2 or 3"},
 		{"no such address", []string{"serve", "--listen", "256.0.0.1:0"}, 1, "relay: listening:"},
 		{"no such folder", []string{"serve", "--listen", "127.0.0.1:0", "--auth-file", filepath.Join(t.TempDir(), "none", "auth.json")}, 1, "relay: writing an auth file:"},
+		{"the login of a person", []string{"serve", "--listen", "127.0.0.1:0", "--auth-file", login}, 1, "is there and not of a relay"},
 		{"no relay", []string{"talk", "--url", "ws://127.0.0.1:1/controller"}, 1, "relay: connecting to ws://127.0.0.1:1/controller?client=terminal:"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

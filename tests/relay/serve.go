@@ -1,12 +1,15 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
+	"os"
 	"path/filepath"
 	"strings"
 
@@ -34,6 +37,9 @@ func serve(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		return errUsage
 	}
 	path, err := filepath.Abs(*authFile)
+	if err == nil {
+		err = mayReplace(path)
+	}
 	if err != nil {
 		return err
 	}
@@ -55,6 +61,21 @@ func serve(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	}
 	explain(stdout, l.Addr().String(), path, *protocol)
 	return b.Serve(ctx, l)
+}
+
+// mayReplace refuses a file that no relay has written: it could be the login of
+// a person.
+func mayReplace(path string) error {
+	content, err := os.ReadFile(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		return fmt.Errorf("reading the auth file: %w", err)
+	case !bytes.Contains(content, []byte(`"account_id": "`+backend.MadeUpAccount)):
+		return fmt.Errorf("%s is there and not of a relay; name another file by --auth-file", path)
+	}
+	return nil
 }
 
 // explain says what a person does next.

@@ -12,7 +12,12 @@ import (
 	"github.com/transporthost/transporthost/shared/transport"
 )
 
-const defaultAccessLifetime = 10 * 24 * time.Hour
+const (
+	// MadeUpAccount begins the id of every account that nobody named.
+	MadeUpAccount = "acct-relay-"
+
+	defaultAccessLifetime = 10 * 24 * time.Hour
+)
 
 // AccountOptions describes an account that the backend knows. The zero value
 // makes one up.
@@ -49,7 +54,7 @@ func (b *Backend) AddAccount(o AccountOptions) Account {
 	defer b.mu.Unlock()
 	a := &account{lifetime: cmp.Or(o.AccessLifetime, defaultAccessLifetime),
 		access: map[string]time.Time{}, spent: map[string]string{}}
-	a.ID = cmp.Or(o.ID, "acct-"+strings.ToLower(rand.Text()[:12]))
+	a.ID = cmp.Or(o.ID, MadeUpAccount+strings.ToLower(rand.Text()[:12]))
 	a.Email = cmp.Or(o.Email, "someone@example.com")
 	a.Plan = cmp.Or(o.Plan, "pro")
 	a.FedRAMP = o.FedRAMP
