@@ -104,7 +104,7 @@ func FromFlags(f Flags) (*Config, error) {
 		c.Transports = append(c.Transports, Transport{Name: "websocket", Plugin: "websocket", Enabled: true, Listen: addresses})
 	}
 	if f.Remote {
-		t := Transport{Name: remotePlugin, Plugin: remotePlugin, Enabled: true}
+		t := Transport{Name: RemotePlugin, Plugin: RemotePlugin, Enabled: true}
 		if f.RemoteURL != "" {
 			t.keys = []key{{name: "url", value: f.RemoteURL}} // the plugin checks it
 		}

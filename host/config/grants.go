@@ -15,14 +15,14 @@ const (
 // Grants lists all of them.
 func Grants() []Grant { return []Grant{GrantCredentials, GrantState, GrantClientName} }
 
-// remotePlugin is the plugin that is granted everything unless the
-// configuration says otherwise: it can do nothing without.
-const remotePlugin = "remotecontrol"
+// RemotePlugin is the plugin of remote control. It is granted everything unless
+// the configuration says otherwise: it can do nothing without.
+const RemotePlugin = "remotecontrol"
 
 // DefaultGrants returns what a transport with this plugin is granted if the
 // configuration does not say.
 func DefaultGrants(plugin string) []Grant {
-	if plugin == remotePlugin {
+	if plugin == RemotePlugin {
 		return Grants()
 	}
 	return nil

@@ -2,7 +2,6 @@ package router
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"sync"
 	"time"
@@ -139,7 +138,7 @@ func (w *row) take(p []byte) {
 		w.router.inFlight.Add(1)
 	}
 	w.mu.Unlock()
-	if string(m.Method) == "initialize" {
+	if m.Kind == transport.Request && string(m.Method) == "initialize" {
 		w.noteClient(p)
 	}
 	w.calls.Lock()
@@ -158,26 +157,19 @@ func (w *row) refuse(id []byte, code int, text string, size int) {
 	w.Consumed(1, size)
 }
 
-// noteClient remembers the name that the peer gives itself, for status.
+// noteClient remembers the name that the peer gives itself, and tells the host
+// of it.
 func (w *row) noteClient(p []byte) {
-	var msg struct {
-		Params struct {
-			ClientInfo struct {
-				Name string `json:"name"`
-			} `json:"clientInfo"`
-		} `json:"params"`
-	}
-	if json.Unmarshal(p, &msg) != nil || msg.Params.ClientInfo.Name == "" {
+	name, wellFormed := clientName(p)
+	if name == "" {
 		return // the application will say what is wrong with it
-	}
-	const longest = 128
-	name := msg.Params.ClientInfo.Name
-	if len(name) > longest {
-		name = name[:longest]
 	}
 	w.mu.Lock()
 	w.clientName = name
 	w.mu.Unlock()
+	if f := w.router.cfg.ClientNamed; f != nil && wellFormed {
+		f(w.origin, name)
+	}
 }
 
 // Consumed implements [application.Conn].
