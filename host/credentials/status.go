@@ -1,0 +1,45 @@
+package credentials
+
+import (
+	"time"
+)
+
+// A Status says what a person may know of the credentials. It holds no secret.
+type Status struct {
+	File             string     `json:"file"`
+	Mode             Mode       `json:"mode,omitempty"`    // "" if there are no credentials
+	Account          string     `json:"account,omitempty"` // shortened
+	Generation       uint64     `json:"generation"`
+	LoadedAt         time.Time  `json:"loaded_at"`
+	LastRefresh      *time.Time `json:"last_refresh,omitempty"`
+	Problem          string     `json:"problem,omitempty"` // why there is nothing for transports
+	Refreshing       bool       `json:"refreshing,omitempty"`
+	LastRefreshError string     `json:"last_refresh_error,omitempty"` // of these credentials
+}
+
+// Status returns what is known now. It waits for nobody.
+func (s *Store) Status() Status {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	st := Status{
+		File: s.opts.File, Mode: s.auth.mode, Account: shortened(s.auth.tokens.account),
+		Generation: s.generation, LoadedAt: s.loadedAt, Problem: s.problem,
+		Refreshing: s.flight != nil, LastRefreshError: s.refreshError,
+	}
+	if t := s.auth.lastRefresh; !t.IsZero() {
+		st.LastRefresh = &t
+	}
+	if _, err := s.auth.usable(); err != nil && st.Problem == "" {
+		st.Problem = err.Error()
+	}
+	return st
+}
+
+// shortened makes an account id that its owner recognises and nobody can use.
+func shortened(account string) string {
+	runes := []rune(account)
+	if len(runes) == 0 {
+		return ""
+	}
+	return string(runes[:min(8, (len(runes)+1)/2)]) + "…"
+}
