@@ -3,7 +3,6 @@ package host
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -37,7 +36,7 @@ func (v *vault) open(grants []Grant, start func(func(context.Context) error)) er
 	if slices.Contains(grants, GrantCredentials) && v.account == nil {
 		account, err := v.openAccount()
 		if err != nil {
-			return fmt.Errorf("opening the credentials: %w", err)
+			return err
 		}
 		v.account = account
 		start(account.Run)
@@ -45,7 +44,7 @@ func (v *vault) open(grants []Grant, start func(func(context.Context) error)) er
 	if slices.Contains(grants, GrantState) && v.state == nil {
 		s, err := v.openState()
 		if err != nil {
-			return fmt.Errorf("opening the state: %w", err)
+			return err
 		}
 		v.state = s
 	}

@@ -44,7 +44,7 @@ func newCredentialsStatus(io streams) *cobra.Command {
 			w := tabwriter.NewWriter(io.out, 0, 0, 2, ' ', 0)
 			fmt.Fprintf(w, "file\t%s\n", s.File)
 			for _, row := range []struct{ name, value string }{
-				{"mode", s.Mode}, {"account", s.Account}, {"problem", s.Problem}, {"last refresh", moment(s.LastRefresh)},
+				{"mode", string(s.Mode)}, {"account", s.Account}, {"problem", s.Problem}, {"last refresh", moment(s.LastRefresh)},
 				{"refresh failed", s.LastRefreshError},
 			} {
 				if row.value != "" {

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/transporthost/transporthost/host"
+	"github.com/transporthost/transporthost/host/supervisor"
 )
 
 func newRemote(io streams) *cobra.Command {
@@ -143,16 +144,15 @@ func printRemote(out io.Writer, all []host.TransportStatus, now time.Time) error
 		r := report{w: w, left: map[string]string{}}
 		state, since := string(t.State), t.Since.Local().Format(time.TimeOnly)
 		if t.Reported != nil && t.PID != 0 {
-			state = t.Reported.State
+			if t.State != supervisor.Disabled { // it may not have said so yet
+				state = t.Reported.State
+			}
 			r.left = maps.Clone(t.Reported.Details)
 			if text := r.take("since"); text != "" {
 				since = clock(text, now)
 			}
 		}
 		fmt.Fprintf(w, "%s\t%s\tsince %s\n", t.Instance, state, since)
-		if state != string(t.State) && t.State != "ready" {
-			r.row("plugin", string(t.State))
-		}
 		r.row("cause", t.Cause)
 		r.row("remedy", t.Remedy)
 		next := clock(r.take("next_attempt"), now)
