@@ -194,11 +194,15 @@ func (p *curiousPlugin) claimTheTerminal(ctx context.Context, h *pluginsdk.Host)
 	return nil
 }
 
-type accepterSink struct{ accepted func(pluginsdk.Cursor) }
+type accepterSink struct {
+	conn     *pluginsdk.Conn
+	accepted func(pluginsdk.Cursor)
+}
 
+func (s *accepterSink) Bind(c *pluginsdk.Conn)           { s.conn = c }
 func (*accepterSink) Message(pluginsdk.Seq, []byte)      {}
 func (*accepterSink) Flush()                             {}
-func (*accepterSink) Close(pluginsdk.CloseReason)        {}
+func (s *accepterSink) Close(r pluginsdk.CloseReason)    { s.conn.Close(r) }
 func (s *accepterSink) Accepted(cursor pluginsdk.Cursor) { s.accepted(cursor) }
 
 // An authFile is an auth.json.
