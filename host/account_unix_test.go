@@ -139,8 +139,11 @@ func (p *curiousPlugin) Describe() pluginsdk.Description {
 
 func (p *curiousPlugin) Serve(ctx context.Context, h *pluginsdk.Host) error {
 	h.Ready()
-	if p.behaviour == "claims the terminal" {
+	switch p.behaviour {
+	case "claims the terminal":
 		return p.claimTheTerminal(ctx, h)
+	case "has a peer":
+		return p.havePeer(ctx, h)
 	}
 	said := map[string]string{}
 	note := func(what, value string, err error) {
@@ -190,6 +193,20 @@ func (p *curiousPlugin) claimTheTerminal(ctx context.Context, h *pluginsdk.Host)
 	if err := c.DeliverAt(ctx, []byte(`{"method":"m"}`), "5"); err != nil {
 		return err
 	}
+	<-ctx.Done()
+	return nil
+}
+
+// havePeer has one until the gate opens.
+func (p *curiousPlugin) havePeer(ctx context.Context, h *pluginsdk.Host) error {
+	c, err := h.Open(pluginsdk.Opened{}, &accepterSink{})
+	if err != nil {
+		return err
+	}
+	if err := passGate(ctx); err != nil {
+		return err
+	}
+	c.Close(pluginsdk.CloseReason{Code: pluginsdk.CloseNormal})
 	<-ctx.Done()
 	return nil
 }

@@ -47,7 +47,7 @@ func TestMain(m *testing.M) {
 		os.Exit(pluginsdk.Main(&testPlugin{behaviour: b}))
 	case "account", "account at a gate", "account, deaf":
 		os.Exit(pluginsdk.Main(newAccountPlugin(b)))
-	case "asks for everything", "claims the terminal":
+	case "asks for everything", "claims the terminal", "has a peer":
 		os.Exit(pluginsdk.Main(&curiousPlugin{behaviour: b}))
 	default:
 		os.Exit(pluginsdk.Main(&testPlugin{behaviour: b}))

@@ -162,10 +162,10 @@ func TestStrictness(t *testing.T) {
 		t.Run(tt.name+", beside another", func(t *testing.T) {
 			r := start(t, withPlaces(t, f), withAccount("phone", "account"), behaves("local", "plain"))
 			r.awaitReady()
-			s := r.awaitReported("phone", "waiting-for-auth")
-			if s.State != supervisor.Degraded || s.Cause != tt.text || s.Reported.Details["strictness"] != "allow-recoverable" {
-				t.Errorf("status is %+v, want degraded with %q", s, tt.text)
-			}
+			r.await("phone", "waiting for auth", func(s supervisor.Status) bool {
+				return s.State == supervisor.Degraded && s.Cause == tt.text && s.Reported.State == "waiting-for-auth" &&
+					s.Reported.Details["strictness"] == "allow-recoverable"
+			})
 		})
 	}
 }
@@ -305,9 +305,9 @@ func TestARefusalIsReconsidered(t *testing.T) {
 		if err := os.WriteFile(file, nil, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if s := r.awaitReported("phone", "waiting-for-auth"); s.Reported.Details["strictness"] != "allow-recoverable" || s.State != supervisor.Degraded {
-			t.Errorf("status is %+v", s)
-		}
+		r.await("phone", "waiting for auth", func(s supervisor.Status) bool {
+			return s.State == supervisor.Degraded && s.Reported.State == "waiting-for-auth" && s.Reported.Details["strictness"] == "allow-recoverable"
+		})
 	})
 	t.Run("the credentials are others", func(t *testing.T) {
 		r, f, _ := setUp(t)
@@ -526,6 +526,31 @@ func TestTheHostEndsWithItsTerminal(t *testing.T) {
 				t.Errorf("Run: got %v, want nil", err)
 			}
 		})
+	}
+}
+
+// TestAPeerBehindTheRelayKeepsTheHost, after the terminal's has left (spec 8.2).
+func TestAPeerBehindTheRelayKeepsTheHost(t *testing.T) {
+	change, in, _ := withTerminal(t)
+	g := newGate(t)
+	r := start(t, change, terminal(), at(behaves("phone", "has a peer"), g))
+	r.awaitReady()
+	c := g.awaitPlugin()
+	_ = in.Close()
+	for r.Status().Counters.Closed == 0 { // the terminal's connection
+		time.Sleep(time.Millisecond)
+	}
+	if gone, err := r.deserted(); gone || err != nil {
+		t.Errorf("with a peer behind the relay: deserted is %v, %v; want false", gone, err)
+	}
+	select {
+	case <-r.ended:
+		t.Fatalf("the host ended: %v", r.err)
+	default:
+	}
+	open(t, c)
+	if err := r.wait(); err != nil {
+		t.Errorf("Run: got %v, want nil", err)
 	}
 }
 
