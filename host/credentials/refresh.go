@@ -153,7 +153,7 @@ func (s *Store) renew(ctx context.Context, a auth) error {
 	if err != nil {
 		return err
 	}
-	return s.keep(ctx, a, answer)
+	return s.keep(a, answer)
 }
 
 // lock takes the lock that keeps other hosts from refreshing. It lies beside
@@ -182,13 +182,10 @@ func (s *Store) lock(ctx context.Context) (unlock func(), err error) {
 
 // keep saves and adopts what a refresh of a brought. Somebody may have signed in
 // or out meanwhile, in which case the file is right.
-func (s *Store) keep(ctx context.Context, a auth, answer tokens) error {
+func (s *Store) keep(a auth, answer tokens) error {
 	s.disk.Lock()
 	defer s.disk.Unlock()
-	r, ok := s.settled(ctx.Done())
-	if !ok {
-		return fmt.Errorf("reading the file: %w", context.Cause(ctx))
-	}
+	r, _ := s.settled(nil) // whoever stops waits for this: the old refresh token is used up
 	unsaved := !s.superseded.none() && r.auth == s.superseded
 	if r.auth.mode != ChatGPT || r.auth.tokens != a.tokens && !unsaved {
 		s.superseded = auth{}
@@ -200,11 +197,11 @@ func (s *Store) keep(ctx context.Context, a auth, answer tokens) error {
 	fresh.lastRefresh = time.Now().UTC().Round(0) // no monotonic part: it is compared with what is read
 	content, err := replaced(r.content, fresh)
 	if err == nil {
-		err = writeFile(s.opts.File, content)
+		err = s.write(s.opts.File, content)
 	}
 	s.superseded = auth{}
 	if err != nil {
-		// The old refresh token is used up: what we have is all there is.
+		// What we have is all there is.
 		s.superseded = r.auth
 		s.log.Error("saving the refreshed credentials; they are lost if the host ends now", "error", err)
 	}
@@ -226,7 +223,7 @@ func (s *Store) saveAgain(ctx context.Context) {
 	a, _ := s.snapshot()
 	content, err := replaced(r.content, a)
 	if err == nil {
-		err = writeFile(s.opts.File, content)
+		err = s.write(s.opts.File, content)
 	}
 	if err != nil {
 		s.log.Debug("saving the refreshed credentials", "error", err)

@@ -73,6 +73,8 @@ type Store struct {
 	log  hclog.Logger
 	told chan struct{} // capacity 1: pending has something
 
+	write func(file string, content []byte) error // writeFile, but in tests
+
 	// disk lets one look at the file, or write it, at a time, together with
 	// what follows from it: our own write is one change, and its reason is ours.
 	// It is taken before mu.
@@ -108,7 +110,7 @@ func New(o Options) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening the credentials: %w", err)
 	}
-	s := &Store{opts: o, log: o.Logger, told: make(chan struct{}, 1), generation: 1, loadedAt: time.Now()}
+	s := &Store{opts: o, log: o.Logger, told: make(chan struct{}, 1), write: writeFile, generation: 1, loadedAt: time.Now()}
 	r := readAuth(o.File)
 	s.auth, s.problem, s.seen = r.auth, r.problem, r.fingerprint
 	s.log.Info("credentials loaded", "mode", string(s.auth.mode), "account", shortened(s.auth.tokens.account), "problem", s.problem)
@@ -125,8 +127,9 @@ func (s *Store) Run(ctx context.Context) error {
 	var teller sync.WaitGroup
 	teller.Go(func() { s.tell(ctx) })
 	s.watch(ctx)
-	s.mu.Lock() //lint:ignore SA2001 a barrier
-	s.mu.Unlock() // whoever began a flight before the end of ctx has added it now
+	s.mu.Lock()
+	s.pending = nil // nobody is told any more
+	s.mu.Unlock()   // and whoever began a flight before the end of ctx has added it
 	s.flights.Wait()
 	teller.Wait()
 	return context.Cause(ctx)

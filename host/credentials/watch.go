@@ -62,6 +62,7 @@ func (s *Store) watch(ctx context.Context) {
 			if err := w.follow(); err != nil {
 				s.log.Debug("some of the way to the credentials is polled only", "error", err)
 			}
+			s.log.Trace("watching the credentials", "places", len(w.places), "directories", len(w.dirs))
 		}
 		s.look(ctx.Done(), reasonFile)
 	}

@@ -1,11 +1,14 @@
 package state
 
 import (
+	"bufio"
 	"bytes"
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -164,6 +167,56 @@ func TestOneHostOnly(t *testing.T) {
 		t.Fatal(err)
 	}
 	mustOpen(t, dir)
+}
+
+// TestKilledHost kills a host in the middle of writing: what it was told is
+// stored is there, and the next host opens the file without waiting.
+func TestKilledHost(t *testing.T) {
+	const dirOfVictim = "STATE_TEST_DIR"
+	if dir := os.Getenv(dirOfVictim); dir != "" {
+		b := mustOpen(t, dir).Instance("phone")
+		for i := 0; ; i++ {
+			if err := b.Save(fmt.Sprint(i%50), fmt.Append(nil, i)); err != nil {
+				t.Fatal(err)
+			}
+			fmt.Println("stored", i)
+		}
+	}
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	for round := range 5 {
+		cmd := exec.CommandContext(t.Context(), self, "-test.run=^TestKilledHost$")
+		cmd.Env = append(os.Environ(), dirOfVictim+"="+dir)
+		out, err := cmd.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		stored := -1
+		for lines := bufio.NewScanner(out); lines.Scan(); {
+			if _, err := fmt.Sscanf(lines.Text(), "stored %d", &stored); err == nil && stored == 20+round {
+				_ = cmd.Process.Kill() // it goes on writing until this arrives
+			}
+		}
+		_ = cmd.Wait() // killed
+		if stored < 20 {
+			t.Fatalf("the host stored only %d", stored)
+		}
+		s := mustOpen(t, dir)
+		got, err := s.Instance("phone").Load(fmt.Sprint(stored % 50))
+		n, _ := strconv.Atoi(string(got))
+		if err != nil || n < stored {
+			t.Errorf("got %q, %v, want %d or what came after it", got, err, stored)
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
 func TestDamageIsNamed(t *testing.T) {
