@@ -66,10 +66,12 @@ func (f *FileConfig) HostConfig() Config {
 		},
 		MaxMessageBytes: f.c.Limits.MaxMessageBytes, MaxConnections: f.c.Limits.MaxConnections, SlowAfter: f.c.Limits.SlowAfter, DrainTimeout: f.c.Limits.DrainTimeout,
 	}
+	cfg.Credentials = Credentials(f.c.Credentials)
+	cfg.StateDir = f.c.State.Dir
 	for _, t := range f.c.Transports {
 		cfg.Transports = append(cfg.Transports, Transport{
 			Name: t.Name, Plugin: t.Plugin, Listen: t.Listen, SHA256: t.SHA256, Env: t.Env, Disabled: !t.Enabled,
-			Framing: t.Framing(), Config: t.PluginConfig,
+			Grant: t.Grant, Framing: t.Framing(), Config: t.PluginConfig,
 		})
 	}
 	return cfg
@@ -219,6 +221,65 @@ func (r RunningHost) Status(ctx context.Context) (Status, error) {
 // RestartPlugin asks the host to replace a process.
 func (r RunningHost) RestartPlugin(ctx context.Context, instance string) error {
 	return admin.NewClient(r.dir).RestartPlugin(ctx, instance)
+}
+
+// SetTransportEnabled asks the host to switch a transport on or off.
+func (r RunningHost) SetTransportEnabled(ctx context.Context, instance string, on bool) error {
+	return admin.NewClient(r.dir).SetTransportEnabled(ctx, instance, on)
+}
+
+// Credentials asks the host what a person may know of its credentials.
+func (r RunningHost) Credentials(ctx context.Context) (CredentialsStatus, error) {
+	var s CredentialsStatus
+	err := admin.NewClient(r.dir).Credentials(ctx, &s)
+	return s, err
+}
+
+// ReloadCredentials makes the host read its credentials again, and reports
+// whether they have changed.
+func (r RunningHost) ReloadCredentials(ctx context.Context) (changed bool, err error) {
+	return admin.NewClient(r.dir).ReloadCredentials(ctx)
+}
+
+// A TransportStatus is what is known of one transport.
+type TransportStatus = supervisor.Status
+
+// Transport returns the transport called name. For "" it is the one that is
+// remote; the error says why there is no such one.
+func (s Status) Transport(name string) (TransportStatus, error) {
+	var names []string
+	if name != "" {
+		for _, p := range s.Plugins {
+			if p.Instance == name {
+				return p, nil
+			}
+			names = append(names, p.Instance)
+		}
+		return TransportStatus{}, fmt.Errorf("there is no transport %q; there are %s", name, strings.Join(names, ", "))
+	}
+	remote := s.Remote()
+	switch len(remote) {
+	case 0:
+		return TransportStatus{}, errors.New("this host has no remote transport; start one with: transporthost run --remote")
+	case 1:
+		return remote[0], nil
+	}
+	for _, p := range remote {
+		names = append(names, p.Instance)
+	}
+	return TransportStatus{}, fmt.Errorf("several transports are remote; name one of %s", strings.Join(names, ", "))
+}
+
+// Remote returns the transports whose peers are behind a relay, those too whose
+// plugin has not said so yet.
+func (s Status) Remote() []TransportStatus {
+	remote := []TransportStatus{}
+	for _, p := range s.Plugins {
+		if p.Locality == transport.Remote.String() || p.Locality == "" && p.Plugin == config.RemotePlugin {
+			remote = append(remote, p)
+		}
+	}
+	return remote
 }
 
 // VersionLine is what `transporthost version` prints.

@@ -6,11 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
+	"slices"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
 
 	"github.com/transporthost/transporthost/host/application"
+	"github.com/transporthost/transporthost/host/config"
 	"github.com/transporthost/transporthost/host/internal/backoff"
 	"github.com/transporthost/transporthost/shared/transport"
 )
@@ -28,6 +31,13 @@ type Config struct {
 	// may share it. It is made if it is not there. Empty: one under the system's
 	// temporary directory, removed at the end.
 	RuntimeDir string
+	// Credentials are the account's. They are read only if a transport is granted
+	// them.
+	Credentials Credentials
+	// StateDir holds what transports store that are granted that. Empty:
+	// $XDG_STATE_HOME/transporthost, or the system's usual place.
+	StateDir string
+
 	// Admin opens an admin socket below RuntimeDir, for `transporthost status`.
 	Admin bool
 	// AdminListen is a HOST:PORT for health checks; empty: none.
@@ -45,8 +55,9 @@ type Config struct {
 	ProbeTimeout    time.Duration // 0: 15 s
 	Restart         RestartPolicy // zero: 250 ms doubling to 30 s, given up after 5 failures in 10 min
 
-	// Ready is called once, when every transport is ready or has failed. It must
-	// not block. May be nil.
+	// Ready is called once: as soon as a transport is ready, and every other one
+	// is too, or has failed, be it that it is tried again. It must not block. May
+	// be nil.
 	Ready func(Status)
 }
 
@@ -67,6 +78,23 @@ type Application struct {
 	Echo    bool                 // the built-in application that answers requests with their params
 }
 
+// Credentials say where the account's are. The zero value is the usual place.
+type Credentials struct {
+	File     string // auth.json; empty: $CODEX_HOME/auth.json, or ~/.codex/auth.json
+	TokenURL string // where tokens are refreshed; empty: $CODEX_REFRESH_TOKEN_URL_OVERRIDE, or the usual one
+	ClientID string // of this program at TokenURL; empty: the usual one
+}
+
+// A Grant is something of the host's that a transport may ask for.
+type Grant = config.Grant
+
+// The grants. Whatever a transport is not granted is refused to it.
+const (
+	GrantCredentials = config.GrantCredentials // the account's short-lived token
+	GrantState       = config.GrantState       // values that outlive the host
+	GrantClientName  = config.GrantClientName  // what the program at the terminal calls itself
+)
+
 // A Transport is one instance of a plugin.
 type Transport struct {
 	Name     string
@@ -74,7 +102,8 @@ type Transport struct {
 	Listen   []string // addresses that the host binds and passes
 	SHA256   string   // pinned checksum of the plugin, in hexadecimal
 	Env      map[string]string
-	Disabled bool              // shown in the status, and nothing else: no process, no socket
+	Disabled bool              // no process and no socket, until [Host.SetTransportEnabled]
+	Grant    []Grant           // nil: all of them for the plugin remotecontrol, none for others
 	Framing  transport.Framing // of the terminal, for the plugin stdio; empty: ndjson
 
 	// Config makes the plugin's configuration once the plugin has said what it
@@ -94,10 +123,14 @@ func (c Config) withDefaults() Config {
 	}
 	c.MaxMessageBytes = cmp.Or(c.MaxMessageBytes, transport.DefaultMaxMessageBytes)
 	c.DrainTimeout = cmp.Or(c.DrainTimeout, DefaultDrainTimeout)
+	c.Credentials.TokenURL = cmp.Or(c.Credentials.TokenURL, config.TokenURL(os.Getenv))
 	transports := make([]Transport, len(c.Transports))
 	for i, t := range c.Transports {
 		t.Plugin = cmp.Or(t.Plugin, t.Name)
 		t.Framing = cmp.Or(t.Framing, transport.NDJSON)
+		if t.Grant == nil {
+			t.Grant = config.DefaultGrants(t.Plugin)
+		}
 		if t.Config == nil {
 			t.Config = listenOnly(t.Listen)
 		}
@@ -145,6 +178,11 @@ func (c Config) validate() error {
 			errs = append(errs, fmt.Errorf("two transports are called %q", t.Name))
 		}
 		names[t.Name] = true
+		for _, g := range t.Grant {
+			if !slices.Contains(config.Grants(), g) {
+				errs = append(errs, fmt.Errorf("transport %q is granted %q, which there is not", t.Name, g))
+			}
+		}
 		if t.Disabled {
 			disabled++
 			continue
@@ -157,6 +195,9 @@ func (c Config) validate() error {
 				errs = append(errs, fmt.Errorf("transport %q needs Stdin and Stdout", t.Name))
 			}
 		}
+	}
+	if u := c.Credentials.TokenURL; u != "" && config.BadTokenURL(u) != "" {
+		errs = append(errs, fmt.Errorf("the address where tokens are refreshed is %q; %s", u, config.BadTokenURL(u)))
 	}
 	if disabled > 0 && disabled == len(c.Transports) {
 		errs = append(errs, errors.New("every transport is disabled"))

@@ -29,6 +29,7 @@ const limit = 30 * time.Second
 const (
 	behaviour = "TEST_PLUGIN_BEHAVIOUR"
 	gateAt    = "TEST_PLUGIN_GATE" // address that is dialled, and read from
+	fileAt    = "TEST_PLUGIN_FILE"
 )
 
 func TestMain(m *testing.M) {
@@ -39,6 +40,15 @@ func TestMain(m *testing.M) {
 		os.Exit(pluginsdk.Main(stdio.New()))
 	case "exits at once":
 		os.Exit(3)
+	case "exits without a file":
+		if _, err := os.Stat(os.Getenv(fileAt)); err != nil {
+			os.Exit(3)
+		}
+		os.Exit(pluginsdk.Main(&testPlugin{behaviour: b}))
+	case "account", "account at a gate", "account, deaf":
+		os.Exit(pluginsdk.Main(newAccountPlugin(b)))
+	case "asks for everything", "claims the terminal", "has a peer":
+		os.Exit(pluginsdk.Main(&curiousPlugin{behaviour: b}))
 	default:
 		os.Exit(pluginsdk.Main(&testPlugin{behaviour: b}))
 	}

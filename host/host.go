@@ -19,7 +19,6 @@ import (
 	"github.com/transporthost/transporthost/host/internal/childproc"
 	"github.com/transporthost/transporthost/host/router"
 	"github.com/transporthost/transporthost/host/supervisor"
-	"github.com/transporthost/transporthost/shared/rpc"
 	"github.com/transporthost/transporthost/shared/transport"
 )
 
@@ -30,6 +29,7 @@ type Host struct {
 	starter *childproc.Starter
 	app     application.App
 	router  *router.Router
+	vault   *vault
 	changed chan struct{} // one slot: a plugin's state, or the number of connections
 	aborted chan struct{} // closed by Abort
 	abort   sync.Once
@@ -38,11 +38,19 @@ type Host struct {
 	state    State
 	since    time.Time
 	plugins  []*supervisor.Plugin
-	terminal *supervisor.Terminal
+	couriers []*courier
 	turn     chan struct{}                       // closed and replaced by signal
 	told     map[string]transport.AuthStrictness // to each plugin, last
+	known    map[string]*knowledge               // by the process of each plugin
+	change   transport.CredentialsChange         // the last one
+	named    string                              // by the peer at the terminal: itself
 	left     bool                                // the peer at the terminal has gone
 	admin    string                              // address of the health checks, if there are any
+
+	// Set before a plugin runs.
+	terminal     *supervisor.Terminal // nil: none
+	terminalName string               // of the instance that serves it
+	middle       group                // outlives the plugins
 }
 
 // ErrAborted is returned by Run after Abort.
@@ -58,8 +66,9 @@ func New(cfg Config) (*Host, error) {
 	h := &Host{
 		cfg: cfg, starter: childproc.NewStarter(), since: time.Now(), state: StateNew,
 		changed: make(chan struct{}, 1), aborted: make(chan struct{}), turn: make(chan struct{}),
-		told: map[string]transport.AuthStrictness{},
+		told: map[string]transport.AuthStrictness{}, known: map[string]*knowledge{},
 	}
+	h.vault = &vault{cfg: cfg, log: cfg.Logger, changed: h.credentialsChanged}
 	var err error
 	if h.app, err = h.newApplication(); err != nil {
 		return nil, err
@@ -67,7 +76,7 @@ func New(cfg Config) (*Host, error) {
 	h.router = router.New(router.Config{
 		App: h.app, Logger: cfg.Logger.Named("router"), MaxMessageBytes: cfg.MaxMessageBytes,
 		MaxConnections: cfg.MaxConnections, SlowAfter: cfg.SlowAfter,
-		ConnClosed: h.connClosed, Accepted: h.accepted,
+		ConnClosed: h.connClosed, Accepted: h.accepted, ClientNamed: h.clientNamed,
 	})
 	return h, nil
 }
@@ -97,7 +106,11 @@ func (h *Host) signal() {
 	h.mu.Lock()
 	close(h.turn)
 	h.turn = make(chan struct{})
+	couriers := h.couriers
 	h.mu.Unlock()
+	for _, c := range couriers {
+		c.call()
+	}
 	select {
 	case h.changed <- struct{}{}:
 	default:
@@ -124,10 +137,10 @@ func (h *Host) Run(ctx context.Context) (err error) {
 	var rest group
 	defer rest.stop(errors.New("the host has ended"))
 	rest.start(ctx, h.starter.Run)
-	var middle group
-	defer middle.stop(errors.New("the host is stopping"))
-	middle.start(ctx, h.app.Run)
-	middle.start(ctx, h.router.Run)
+	defer func() { err = errors.Join(err, h.vault.close()) }()
+	defer h.middle.stop(errors.New("the host is stopping"))
+	h.middle.start(ctx, h.app.Run)
+	h.middle.start(ctx, h.router.Run)
 
 	var front group
 	defer front.stop(transport.ErrStopping)
@@ -141,7 +154,7 @@ func (h *Host) Run(ctx context.Context) (err error) {
 		return err
 	}
 	if h.terminal != nil {
-		middle.start(ctx, h.terminal.Run)
+		h.middle.start(ctx, h.terminal.Run)
 	}
 	if h.cfg.Admin {
 		socket, err := admin.Listen(ctx, dir, h.cfg.AdminListen, h, h.cfg.Logger)
@@ -151,7 +164,7 @@ func (h *Host) Run(ctx context.Context) (err error) {
 		h.mu.Lock()
 		h.admin = socket.Address()
 		h.mu.Unlock()
-		middle.start(ctx, socket.Run)
+		h.middle.start(ctx, socket.Run)
 	}
 	h.setState(StateStarting)
 	err = h.serve(ctx, &front)
@@ -175,34 +188,37 @@ func (h *Host) makePlugins(ctx context.Context, dir string) (bound []*supervisor
 	}
 	opts := supervisor.Options{
 		Sessions: sessions{h.router}, Starter: h.starter, RuntimeDir: dir, Logger: h.cfg.Logger,
-		HostCalls:     func(_ string, report func(transport.Status)) rpc.HostCalls { return hostCalls{report} },
+		HostCalls:     h.hostCalls,
 		Strictness:    h.strictness,
+		Prepare:       func(ctx context.Context, spec *supervisor.Spec) error { return h.prepare(ctx, dirs, spec) },
 		Check:         h.check,
 		Changed:       func(string) { h.signal() },
 		ProbeInterval: h.cfg.ProbeInterval, ProbeTimeout: h.cfg.ProbeTimeout, Restart: h.cfg.Restart,
 	}
 	var errs []error
 	for _, t := range h.cfg.Transports {
-		if t.Disabled {
-			continue
+		if t.Disabled && t.Plugin == terminalPlugin {
+			continue // what the terminal is for is settled at the start
 		}
-		entry, err := catalog.Find(dirs, t.Plugin)
-		if err != nil {
-			errs = append(errs, fmt.Errorf("transport %q: %w", t.Name, err))
-			continue
-		}
-		listeners, err := supervisor.Bind(ctx, t.Listen)
-		if err != nil {
-			errs = append(errs, fmt.Errorf("transport %q: %w", t.Name, err))
-			continue
-		}
-		bound = append(bound, listeners)
 		spec := supervisor.Spec{
-			Instance: t.Name, Plugin: t.Plugin, Path: entry.Path, SHA256: t.SHA256, Env: t.Env,
-			Listeners: listeners, MaxMessageBytes: h.cfg.MaxMessageBytes,
+			Instance: t.Name, Plugin: t.Plugin, SHA256: t.SHA256, Env: t.Env, Disabled: t.Disabled,
+			Listeners: supervisor.NewListeners(t.Listen), MaxMessageBytes: h.cfg.MaxMessageBytes,
+		}
+		bound = append(bound, spec.Listeners)
+		if !t.Disabled {
+			// What is wrong with these is told before anything runs.
+			err := findPlugin(dirs, &spec)
+			if err == nil {
+				err = spec.Listeners.Bind(ctx)
+			}
+			if err != nil {
+				errs = append(errs, fmt.Errorf("transport %q: %w", t.Name, err))
+				continue
+			}
 		}
 		if t.Plugin == terminalPlugin {
 			h.terminal = supervisor.NewTerminal(h.cfg.Stdin, h.cfg.Stdout, t.Framing, h.cfg.MaxMessageBytes)
+			h.terminalName = t.Name
 			spec.Terminal = h.terminal
 		}
 		p, err := supervisor.New(spec, opts)
@@ -212,15 +228,47 @@ func (h *Host) makePlugins(ctx context.Context, dir string) (bound []*supervisor
 		}
 		h.mu.Lock()
 		h.plugins = append(h.plugins, p)
+		h.couriers = append(h.couriers, newCourier(h, p))
 		h.mu.Unlock()
 	}
 	return bound, errors.Join(errs...)
 }
 
+func findPlugin(dirs []string, spec *supervisor.Spec) error {
+	entry, err := catalog.Find(dirs, spec.Plugin)
+	if err == nil {
+		spec.Path = entry.Path
+	}
+	return err
+}
+
+// prepare makes what the next process of a plugin needs, as far as it is not
+// there: its file, its sockets, what it is granted.
+func (h *Host) prepare(ctx context.Context, dirs []string, spec *supervisor.Spec) error {
+	if spec.Path == "" {
+		if err := findPlugin(dirs, spec); err != nil {
+			return err
+		}
+	}
+	if err := spec.Listeners.Bind(ctx); err != nil {
+		return err
+	}
+	return h.vault.open(h.transport(spec.Instance).Grant, func(run func(context.Context) error) { h.middle.start(ctx, run) })
+}
+
+// transport returns the configuration of an instance.
+func (h *Host) transport(instance string) Transport {
+	i := slices.IndexFunc(h.cfg.Transports, func(t Transport) bool { return t.Name == instance })
+	return h.cfg.Transports[i]
+}
+
+func (h *Host) granted(instance string, g Grant) bool {
+	return slices.Contains(h.transport(instance).Grant, g)
+}
+
 // check makes the configuration of a plugin that has described itself.
 func (h *Host) check(spec supervisor.Spec, d transport.Description) (json.RawMessage, error) {
-	i := slices.IndexFunc(h.cfg.Transports, func(t Transport) bool { return t.Name == spec.Instance })
-	return h.cfg.Transports[i].Config(d)
+	return h.transport(spec.Instance).Config(d)
 }
 
 func defaultPluginDirs() ([]string, error) {
@@ -237,96 +285,6 @@ func defaultPluginDirs() ([]string, error) {
 // DefaultPluginDirs are the directories that are searched for plugins if none
 // are configured.
 func DefaultPluginDirs() ([]string, error) { return defaultPluginDirs() }
-
-// serve runs the plugins until there is a reason to end.
-func (h *Host) serve(ctx context.Context, front *group) error {
-	for _, p := range h.plugins {
-		front.start(ctx, p.Run)
-	}
-	told := false
-	for {
-		settled, serving := true, 0
-		var refusal, failure error
-		for _, p := range h.plugins {
-			s := p.Status()
-			switch s.State {
-			case supervisor.Ready, supervisor.Degraded:
-				serving++
-			case supervisor.Failed:
-				cause := p.Refusal()
-				if cause == nil {
-					cause = errors.New(s.Cause)
-				}
-				cause = fmt.Errorf("transport %q: %w", s.Instance, cause)
-				if failure == nil {
-					failure = cause
-				}
-				if errors.Is(cause, transport.ErrInvalidConfig) && refusal == nil {
-					refusal = cause
-				}
-			default:
-				settled = false
-			}
-		}
-		switch {
-		case refusal != nil && !told:
-			return refusal // a mistake in the configuration, seen at the start
-		case settled && serving == 0:
-			return failure
-		case settled && !told:
-			told = true
-			h.setState(StateServing)
-			h.cfg.Ready(h.Status())
-		}
-		if h.deserted() {
-			return nil
-		}
-		h.tellStrictness(ctx)
-		select {
-		case <-h.changed:
-		case <-ctx.Done():
-			return nil
-		}
-	}
-}
-
-// deserted reports whether the only peer that there could be has gone: that of
-// a host whose only local transport is the terminal (spec 8.2).
-func (h *Host) deserted() bool {
-	h.mu.Lock()
-	left := h.left
-	h.mu.Unlock()
-	if !left || h.router.Len() > 0 {
-		return false
-	}
-	for _, p := range h.plugins {
-		s := p.Status()
-		if s.Plugin != terminalPlugin && s.Locality != transport.Remote.String() {
-			return false
-		}
-	}
-	return true
-}
-
-func (h *Host) connClosed(instance string, reason transport.CloseReason, remaining int) {
-	lost := reason.Code == transport.ClosePluginLost // the next process opens another one
-	for _, t := range h.cfg.Transports {
-		if t.Name == instance && t.Plugin == terminalPlugin && !lost {
-			h.mu.Lock()
-			h.left = true
-			h.mu.Unlock()
-		}
-	}
-	if remaining == 0 {
-		h.signal()
-	}
-}
-
-func (h *Host) accepted(_ string, key transport.ResumeKey, cursor transport.Cursor) {
-	if h.terminal != nil && key == terminalPlugin {
-		h.terminal.Accepted(cursor)
-	}
-}
 
 // closeGrace is what peers get to take their leave.
 const closeGrace = 3 * time.Second

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/transporthost/transporthost/host/application"
+	"github.com/transporthost/transporthost/host/credentials"
 	"github.com/transporthost/transporthost/host/router"
 	"github.com/transporthost/transporthost/host/supervisor"
 )
@@ -68,10 +69,10 @@ func (h *Host) pluginStatus() []supervisor.Status {
 	plugins := h.supervised()
 	all := make([]supervisor.Status, 0, len(h.cfg.Transports))
 	for _, t := range h.cfg.Transports {
-		if t.Disabled {
+		if t.Disabled && t.Plugin == terminalPlugin {
 			all = append(all, supervisor.Status{
 				Instance: t.Name, Plugin: t.Plugin, State: supervisor.Disabled, Since: h.since,
-				Cause: "disabled by the configuration", Remedy: "remove enabled = false",
+				Cause: supervisor.ErrDisabled.Error(), Remedy: "remove enabled = false",
 			})
 			continue
 		}
@@ -96,19 +97,65 @@ func (h *Host) setState(s State) {
 // RestartPlugin replaces the process of a transport instance, also of one that
 // has failed, and returns when the new one is ready, or with why it is not.
 func (h *Host) RestartPlugin(ctx context.Context, instance string) error {
+	p, err := h.find(instance)
+	if err != nil {
+		return err
+	}
+	return p.Restart(ctx)
+}
+
+// SetTransportEnabled switches a transport on or off. A plugin that can be
+// switched keeps its process; the wish holds for that process's successors, and
+// ends with the host. A transport that the configuration disables gets its
+// process when it is switched on, and SetTransportEnabled returns when that is
+// ready, or with why it is not.
+func (h *Host) SetTransportEnabled(ctx context.Context, instance string, on bool) error {
+	p, err := h.find(instance)
+	if err != nil {
+		return err
+	}
+	return p.SetEnabled(ctx, on)
+}
+
+func (h *Host) find(instance string) (*supervisor.Plugin, error) {
 	for _, p := range h.supervised() {
 		if p.Status().Instance == instance {
-			return p.Restart(ctx)
+			return p, nil
 		}
 	}
 	var names []string
 	for _, t := range h.cfg.Transports {
 		if t.Name == instance {
-			return fmt.Errorf("transport %q is disabled by the configuration", instance)
+			return nil, fmt.Errorf("transport %q is %w, and the terminal is given away at the start only", instance, supervisor.ErrDisabled)
 		}
 		names = append(names, t.Name)
 	}
-	return fmt.Errorf("there is no transport %q; there are %s", instance, strings.Join(names, ", "))
+	return nil, fmt.Errorf("there is no transport %q; there are %s", instance, strings.Join(names, ", "))
+}
+
+// ReloadCredentials reads the credentials again, and reports whether they have
+// changed; then the transports that are granted them are told. It is an error if
+// no transport has needed them.
+func (h *Host) ReloadCredentials(reason string) (changed bool, err error) {
+	account, err := h.vault.credentials()
+	if err != nil {
+		return false, err
+	}
+	return account.Reload(reason), nil
+}
+
+// A CredentialsStatus says what a person may know of the credentials. It holds
+// no secret.
+type CredentialsStatus = credentials.Status
+
+// CredentialsStatus returns what is known now, or an error if no transport has
+// needed credentials.
+func (h *Host) CredentialsStatus() (CredentialsStatus, error) {
+	account, err := h.vault.credentials()
+	if err != nil {
+		return CredentialsStatus{}, err
+	}
+	return account.Status(), nil
 }
 
 // What follows is for the admin socket.
@@ -121,6 +168,9 @@ func (h *Host) AdminPlugins() any { return h.pluginStatus() }
 
 // AdminConnections implements [admin.Host].
 func (h *Host) AdminConnections() any { return h.Connections() }
+
+// AdminCredentials implements [admin.Host].
+func (h *Host) AdminCredentials() (any, error) { return h.CredentialsStatus() }
 
 // Serving implements [admin.Host].
 func (h *Host) Serving() bool {

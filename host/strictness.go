@@ -63,30 +63,6 @@ func (h *Host) strictnessNow() transport.AuthStrictness {
 	return transport.RequireReady
 }
 
-// tellStrictness tells the remote plugins whose last answer is no longer true.
-func (h *Host) tellStrictness(ctx context.Context) {
-	now := h.strictnessNow()
-	for _, p := range h.supervised() {
-		s := p.Status()
-		if s.Locality != transport.Remote.String() || (s.State != supervisor.Ready && s.State != supervisor.Degraded) {
-			continue
-		}
-		h.mu.Lock()
-		before := h.told[s.Instance]
-		h.mu.Unlock()
-		if before == now {
-			continue
-		}
-		if err := p.SetAuthStrictness(ctx, now); err != nil {
-			h.cfg.Logger.Warn("telling the auth strictness", "transport", s.Instance, "error", err)
-			continue // it is told again at the next change
-		}
-		h.mu.Lock()
-		h.told[s.Instance] = now
-		h.mu.Unlock()
-	}
-}
-
 // supervised returns the plugins that have, or should have, a process.
 func (h *Host) supervised() []*supervisor.Plugin {
 	h.mu.Lock()

@@ -50,7 +50,7 @@ var trees = []tree{
 	{path: "host/admin", imports: []string{"host/supervisor", "host/router", "host/credentials", "host/internal", "shared/transport"}},
 	{path: "host", imports: append(rooms(), "shared/transport", "shared/rpc"),
 		tests: []string{"plugin-sdk", "plugins/stdio", "plugins/websocket", "plugins/remotecontrol"}},
-	{path: "cmd/host", imports: append(rooms(), "host")},
+	{path: "cmd/host", imports: append(rooms(), "host"), tests: []string{"plugin-sdk"}},
 
 	{path: "examples", imports: []string{"plugin-sdk", "host", "host/application"}},
 	{path: "tests", imports: append(rooms(), "host", "plugin-sdk", "plugins/stdio", "plugins/websocket",

@@ -10,6 +10,8 @@ import (
 	"os"
 
 	"github.com/spf13/cobra"
+
+	"github.com/transporthost/transporthost/host"
 )
 
 // The exit statuses of the command.
@@ -49,6 +51,12 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	if err == nil {
 		return statusOK
 	}
+	if refusal, ok := errors.AsType[*host.RefusalError](err); ok {
+		// The last line is the transport's own, and nothing else: programs that
+		// start a host look for it.
+		fmt.Fprintf(stderr, "transporthost: the transport %q refuses to start, and nothing else can serve\n%v\n", refusal.Transport, refusal.Err)
+		return statusFailure
+	}
 	fmt.Fprintf(stderr, "transporthost: %v\n", err)
 	if _, ok := errors.AsType[usageError](err); ok {
 		return statusUsage
@@ -79,7 +87,7 @@ over many transports at once. Every transport is a process of its own.`,
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return usageError{fmt.Errorf("%w; see %s --help", err, c.CommandPath())}
 	})
-	root.AddCommand(newRun(io), newStatus(io), newPlugins(io), newConfig(io), newVersion(io))
+	root.AddCommand(newRun(io), newStatus(io), newPlugins(io), newRemote(io), newCredentials(io), newConfig(io), newVersion(io))
 	return root
 }
 

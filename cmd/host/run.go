@@ -5,9 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
-	"os/signal"
-	"syscall"
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/spf13/cobra"
@@ -31,7 +28,9 @@ func newRun(io streams) *cobra.Command {
 		Short: "Run an application and its transports",
 		Long: `Runs an application and its transports until SIGINT or SIGTERM: then requests
 in flight are finished, peers are told, and everything ends. A second signal
-ends at once. A host that serves stdin only ends with its input.
+ends at once. SIGHUP reads the account's credentials again, if a transport uses
+them; else, and when the terminal has gone, it ends the host like SIGTERM. A
+host that serves stdin only, or beside remote control, ends with its input.
 
 Without --config, the transports are those of --listen (default: stdio://), and
 the application is the program behind --.`,
@@ -43,6 +42,9 @@ the application is the program behind --.`,
 
   # a language server
   transporthost run --listen ws://127.0.0.1:4500 --framing content-length -- gopls
+
+  # one process for the terminal and, behind a relay, for the account's devices
+  transporthost run --remote --mode shared -- codex app-server
 
   # everything from a file
   transporthost run --config /etc/transporthost/host.hcl`,
@@ -59,15 +61,24 @@ the application is the program behind --.`,
 	}
 	fl := c.Flags()
 	fl.StringVar(&f.config, "config", "", "configuration `FILE` (HCL); excludes the flags that it stands for")
-	fl.StringArrayVar(&f.flags.Listen, "listen", nil, "`URL` to serve: stdio://, ws://IP:PORT, unix:///PATH; may be repeated")
+	fl.StringArrayVar(&f.flags.Listen, "listen", nil, "`URL` to serve: stdio://, ws://IP:PORT, unix:///PATH; may be repeated; off: none")
 	fl.StringVar(&f.flags.Builtin, "builtin", "", "built-in `APPLICATION` instead of a program: echo")
 	fl.StringVar(&f.flags.Mode, "mode", "", "per-connection (one process each, the default) or shared (one for all peers)")
 	fl.StringVar(&f.flags.Framing, "framing", "", "how the program's messages are told apart: ndjson (default) or content-length")
 	fl.BoolVar(&f.flags.Remote, "remote", false, "also serve peers behind a relay (plugin remotecontrol)")
+	fl.StringVar(&f.flags.RemoteURL, "remote-url", "", "`URL` of the relay's backend; default: the plugin's")
+	fl.StringVar(&f.flags.AuthFile, "auth-file", "", "`FILE` with the account's credentials; default: $CODEX_HOME/auth.json, else ~/.codex/auth.json")
+	fl.StringVar(&f.flags.StateDir, "state-dir", "", "`DIR` for what transports store; default: $XDG_STATE_HOME/transporthost, or the system's usual place")
 	fl.StringArrayVar(&f.pluginDirs, "plugin-dir", nil, "`DIR` with the plugins; default: plugins/ beside this program; may be repeated")
 	fl.StringVar(&f.runtimeDir, "runtime-dir", "", "`DIR` for sockets; default: see transporthost status --help")
 	fl.StringVar(&f.logLevel, "log-level", "info", "trace, debug, info, warn or error")
 	fl.BoolVar(&f.logJSON, "log-json", false, "log lines as JSON")
+	_ = c.RegisterFlagCompletionFunc("listen", cobra.FixedCompletions([]string{"stdio://", "ws://127.0.0.1:", "unix:///", "off"}, cobra.ShellCompDirectiveNoSpace))
+	_ = c.MarkFlagFilename("config", "hcl")
+	_ = c.MarkFlagFilename("auth-file", "json")
+	_ = c.MarkFlagDirname("state-dir")
+	_ = c.MarkFlagDirname("plugin-dir")
+	_ = c.MarkFlagDirname("runtime-dir")
 	_ = c.RegisterFlagCompletionFunc("mode", cobra.FixedCompletions([]string{"per-connection", "shared"}, cobra.ShellCompDirectiveNoFileComp))
 	_ = c.RegisterFlagCompletionFunc("framing", cobra.FixedCompletions([]string{"ndjson", "content-length"}, cobra.ShellCompDirectiveNoFileComp))
 	_ = c.RegisterFlagCompletionFunc("builtin", cobra.FixedCompletions([]string{"echo"}, cobra.ShellCompDirectiveNoFileComp))
@@ -84,7 +95,7 @@ func (f runFlags) loadConfig(c *cobra.Command) (*host.FileConfig, error) {
 		}
 		return cfg, nil
 	}
-	for _, name := range []string{"listen", "builtin", "mode", "framing", "remote"} {
+	for _, name := range []string{"listen", "builtin", "mode", "framing", "remote", "remote-url", "auth-file", "state-dir"} {
 		if c.Flags().Changed(name) {
 			return nil, usageError{fmt.Errorf("--%s and --config exclude each other; the file says it", name)}
 		}
@@ -133,27 +144,9 @@ func runHost(ctx context.Context, c *cobra.Command, f runFlags, io streams) erro
 
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
-	signals := make(chan os.Signal, 2)
-	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
-	defer signal.Stop(signals)
-	done := make(chan struct{})
-	defer close(done)
-	go func() {
-		for n := 0; ; n++ {
-			select {
-			case s := <-signals:
-				if n > 0 {
-					log.Warn("ending at once", "signal", s.String())
-					h.Abort()
-					return
-				}
-				log.Info("draining", "signal", s.String())
-				stop(fmt.Errorf("%v", s))
-			case <-done:
-				return
-			}
-		}
-	}()
+	signals := listenForSignals()
+	defer signals.end()
+	go signals.obey(h, log, stop) // until end
 	err = h.Run(ctx)
 	if errors.Is(err, host.ErrInvalidConfig) || errors.Is(err, host.ErrPluginNotFound) {
 		return usageError{err}

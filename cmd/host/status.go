@@ -79,6 +79,9 @@ func printStatus(io streams, s host.Status) error {
 		if p.Restarts > 0 {
 			fmt.Fprintf(w, ", %d restarts", p.Restarts)
 		}
+		if p.Reported != nil && p.Reported.State != string(p.State) {
+			fmt.Fprintf(w, ", %s", p.Reported.State)
+		}
 		fmt.Fprintln(w)
 		for _, address := range p.Addresses {
 			fmt.Fprintf(w, "\t\t%s\n", address)

@@ -5,6 +5,7 @@ package admin
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"os"
@@ -29,6 +30,22 @@ func (fakeHost) RestartPlugin(_ context.Context, name string) error {
 		return errors.New("there is no transport " + name)
 	}
 	return nil
+}
+
+func (fakeHost) SetTransportEnabled(_ context.Context, name string, on bool) error {
+	if name != "phone" {
+		return fmt.Errorf("%s cannot be switched (on %v)", name, on)
+	}
+	return nil
+}
+
+func (fakeHost) AdminCredentials() (any, error) { return map[string]string{"mode": "chatgpt"}, nil }
+
+func (h fakeHost) ReloadCredentials(string) (bool, error) {
+	if !h.serving {
+		return false, errors.New("no credentials")
+	}
+	return true, nil
 }
 
 // serve answers in a new directory until the test ends.
@@ -80,13 +97,28 @@ func TestAskingAHost(t *testing.T) {
 	if err := c.RestartPlugin(t.Context(), "x/y"); err == nil || err.Error() != "there is no transport x/y" {
 		t.Errorf("RestartPlugin of nothing: %v", err)
 	}
+	if err := c.SetTransportEnabled(t.Context(), "phone", true); err != nil {
+		t.Errorf("SetTransportEnabled: %v", err)
+	}
+	for _, on := range []bool{true, false} {
+		if err, want := c.SetTransportEnabled(t.Context(), "stdio", on), fmt.Sprintf("stdio cannot be switched (on %v)", on); err == nil || err.Error() != want {
+			t.Errorf("SetTransportEnabled of another: got %v, want %s", err, want)
+		}
+	}
+	var account map[string]string
+	if err := c.Credentials(t.Context(), &account); err != nil || account["mode"] != "chatgpt" {
+		t.Errorf("Credentials = %v, %v", account, err)
+	}
+	if changed, err := c.ReloadCredentials(t.Context()); err != nil || !changed {
+		t.Errorf("ReloadCredentials = %v, %v", changed, err)
+	}
 	if err := c.SetLogLevel(t.Context(), "debug"); err != nil || !log.IsDebug() {
 		t.Errorf("SetLogLevel: %v, debug %v", err, log.IsDebug())
 	}
 	if err := c.SetLogLevel(t.Context(), "loud"); err == nil || !strings.Contains(err.Error(), "one of trace, debug") {
 		t.Errorf("SetLogLevel of nonsense: %v", err)
 	}
-	for path, want := range map[string]int{"/healthz": 200, "/readyz": 200, "/v1/status": 200, "/v1/connections": 404, "/v1/plugins": 404} {
+	for path, want := range map[string]int{"/healthz": 200, "/readyz": 200, "/v1/status": 200, "/v1/connections": 404, "/v1/plugins": 404, "/v1/credentials": 404} {
 		tr := &http.Transport{DisableKeepAlives: true}
 		resp, err := (&http.Client{Transport: tr}).Get("http://" + s.Address() + path)
 		if err != nil {

@@ -56,6 +56,29 @@ func (c *Client) RestartPlugin(ctx context.Context, name string) error {
 	return c.call(ctx, http.MethodPost, "/v1/plugins/"+url.PathEscape(name)+"/restart", nil)
 }
 
+// SetTransportEnabled switches a transport on or off.
+func (c *Client) SetTransportEnabled(ctx context.Context, name string, on bool) error {
+	verb := "disable"
+	if on {
+		verb = "enable"
+	}
+	return c.call(ctx, http.MethodPost, "/v1/plugins/"+url.PathEscape(name)+"/"+verb, nil)
+}
+
+// Credentials decodes what is known of the credentials into v, a
+// *host.CredentialsStatus.
+func (c *Client) Credentials(ctx context.Context, v any) error {
+	return c.call(ctx, http.MethodGet, "/v1/credentials", v)
+}
+
+// ReloadCredentials makes the host read the credentials again, and reports
+// whether they have changed.
+func (c *Client) ReloadCredentials(ctx context.Context) (changed bool, err error) {
+	var r Reload
+	err = c.call(ctx, http.MethodPost, "/v1/credentials/reload", &r)
+	return r.Changed, err
+}
+
 // SetLogLevel sets the level of the host's log.
 func (c *Client) SetLogLevel(ctx context.Context, level string) error {
 	return c.call(ctx, http.MethodPut, "/v1/log-level/"+url.PathEscape(level), nil)

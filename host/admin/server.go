@@ -36,6 +36,14 @@ type Host interface {
 	AdminConnections() any
 	Serving() bool // every transport is ready or has failed, and some are ready
 	RestartPlugin(ctx context.Context, name string) error
+	SetTransportEnabled(ctx context.Context, name string, on bool) error
+	AdminCredentials() (any, error)
+	ReloadCredentials(reason string) (changed bool, err error)
+}
+
+// A Reload is the answer to a reload of the credentials.
+type Reload struct {
+	Changed bool `json:"changed"`
 }
 
 // A Server is the admin socket and, if there is an address, the health checks
@@ -142,11 +150,21 @@ func (s *Server) everything() *http.ServeMux {
 	mux.HandleFunc("GET /v1/plugins", func(w http.ResponseWriter, _ *http.Request) { s.reply(w, s.host.AdminPlugins()) })
 	mux.HandleFunc("GET /v1/connections", func(w http.ResponseWriter, _ *http.Request) { s.reply(w, s.host.AdminConnections()) })
 	mux.HandleFunc("POST /v1/plugins/{name}/restart", func(w http.ResponseWriter, r *http.Request) {
-		if err := s.host.RestartPlugin(r.Context(), r.PathValue("name")); err != nil {
-			http.Error(w, err.Error(), http.StatusConflict)
-			return
-		}
-		s.reply(w, struct{}{})
+		s.outcome(w, struct{}{}, s.host.RestartPlugin(r.Context(), r.PathValue("name")))
+	})
+	mux.HandleFunc("POST /v1/plugins/{name}/enable", func(w http.ResponseWriter, r *http.Request) {
+		s.outcome(w, struct{}{}, s.host.SetTransportEnabled(r.Context(), r.PathValue("name"), true))
+	})
+	mux.HandleFunc("POST /v1/plugins/{name}/disable", func(w http.ResponseWriter, r *http.Request) {
+		s.outcome(w, struct{}{}, s.host.SetTransportEnabled(r.Context(), r.PathValue("name"), false))
+	})
+	mux.HandleFunc("GET /v1/credentials", func(w http.ResponseWriter, _ *http.Request) {
+		v, err := s.host.AdminCredentials()
+		s.outcome(w, v, err)
+	})
+	mux.HandleFunc("POST /v1/credentials/reload", func(w http.ResponseWriter, _ *http.Request) {
+		changed, err := s.host.ReloadCredentials("transporthost credentials reload")
+		s.outcome(w, Reload{Changed: changed}, err)
 	})
 	mux.HandleFunc("PUT /v1/log-level/{level}", func(w http.ResponseWriter, r *http.Request) {
 		level := hclog.LevelFromString(r.PathValue("level"))
@@ -158,6 +176,15 @@ func (s *Server) everything() *http.ServeMux {
 		s.reply(w, struct{}{})
 	})
 	return mux
+}
+
+// outcome answers with v, or with why there is none.
+func (s *Server) outcome(w http.ResponseWriter, v any, err error) {
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusConflict)
+		return
+	}
+	s.reply(w, v)
 }
 
 func (s *Server) reply(w http.ResponseWriter, v any) {

@@ -95,6 +95,35 @@ func (p *parser) admin(b *hclsyntax.Block) Admin {
 	return a
 }
 
+func (p *parser) credentials(b *hclsyntax.Block) Credentials {
+	v := p.values(b, map[string]transport.ConfigType{
+		"file": transport.TypeString, "token_url": transport.TypeString, "client_id": transport.TypeString,
+	})
+	c := Credentials{File: expandHome(v.str("file")), TokenURL: v.str("token_url"), ClientID: v.str("client_id")}
+	for _, name := range []string{"file", "client_id"} {
+		p.notEmpty(v, name)
+	}
+	if k, ok := v["token_url"]; ok {
+		if text := BadTokenURL(c.TokenURL); text != "" {
+			p.complain(k.at, text, "token_url is %q", c.TokenURL)
+		}
+	}
+	return c
+}
+
+func (p *parser) state(b *hclsyntax.Block) State {
+	v := p.values(b, map[string]transport.ConfigType{"dir": transport.TypeString})
+	p.notEmpty(v, "dir")
+	return State{Dir: expandHome(v.str("dir"))}
+}
+
+// notEmpty complains about a key that is there, and says nothing.
+func (p *parser) notEmpty(v values, name string) {
+	if k, ok := v[name]; ok && v.str(name) == "" {
+		p.complain(k.at, "leave it out for the default", "%s is empty", name)
+	}
+}
+
 func (p *parser) limits(b *hclsyntax.Block) Limits {
 	v := p.values(b, map[string]transport.ConfigType{
 		"max_message_bytes": transport.TypeNumber, "max_connections": transport.TypeNumber, "slow_after": transport.TypeDuration, "drain_timeout": transport.TypeDuration,
@@ -120,7 +149,7 @@ func (p *parser) limits(b *hclsyntax.Block) Limits {
 func hostKeys() map[string]transport.ConfigType {
 	return map[string]transport.ConfigType{
 		"plugin": transport.TypeString, "listen": transport.TypeStrings, "sha256": transport.TypeString,
-		"env": typeTable, "enabled": transport.TypeBool,
+		"env": typeTable, "enabled": transport.TypeBool, "grant": transport.TypeStrings,
 	}
 }
 
@@ -159,6 +188,9 @@ func (p *parser) transport(b *hclsyntax.Block) Transport {
 	if k, ok := v["sha256"]; ok && !isSHA256(t.SHA256) {
 		t.doubtful = true
 		p.complain(k.at, "want the 64 hexadecimal digits that sha256sum prints", "sha256 is %q", t.SHA256)
+	}
+	if k, ok := v["grant"]; ok {
+		t.Grant = p.grants(k)
 	}
 	t.addresses, _ = v["listen"].value.(list)
 	for i, address := range t.Listen {

@@ -25,6 +25,8 @@ type Config struct {
 	Application Application
 	Admin       Admin
 	Limits      Limits
+	Credentials Credentials
+	State       State
 	Transports  []Transport
 }
 
@@ -55,6 +57,18 @@ type Admin struct {
 	Listen string // HOST:PORT for health checks; empty: none
 }
 
+// Credentials is the block "credentials". What it does not mention is "".
+type Credentials struct {
+	File     string // auth.json
+	TokenURL string // where tokens are refreshed
+	ClientID string
+}
+
+// State is the block "state".
+type State struct {
+	Dir string // "": the default
+}
+
 // Limits is the block "limits".
 type Limits struct {
 	MaxMessageBytes int
@@ -72,6 +86,7 @@ type Transport struct {
 	SHA256  string
 	Env     map[string]string
 	Enabled bool
+	Grant   []Grant   // nil: [DefaultGrants] of Plugin
 	Range   hcl.Range // of the block's head; zero if it came from flags
 
 	keys      []key // the plugin's own

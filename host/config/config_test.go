@@ -44,8 +44,15 @@ limits {
   slow_after        = "1m"
   drain_timeout     = "250ms"
 }
+credentials {
+  file      = "~/auth.json"
+  token_url = "https://auth.example/token"
+  client_id = "app_1"
+}
+state { dir = "~/state" }
 transport "stdio" {}
 transport "web-1" {
+  grant   = ["state", "client-name"]
   plugin  = "websocket"
   listen  = ["ws://127.0.0.1:4500", "unix:///run/web.sock"]
   sha256  = "`+strings.Repeat("0a", 32)+`"
@@ -67,6 +74,12 @@ transport "web-1" {
 	if want := (Limits{MaxMessageBytes: 1 << 20, MaxConnections: 10, SlowAfter: time.Minute, DrainTimeout: 250 * time.Millisecond}); c.Limits != want {
 		t.Errorf("limits: got %+v, want %+v", c.Limits, want)
 	}
+	if want := (Credentials{File: filepath.Join(home, "auth.json"), TokenURL: "https://auth.example/token", ClientID: "app_1"}); c.Credentials != want {
+		t.Errorf("credentials: got %+v, want %+v", c.Credentials, want)
+	}
+	if want := filepath.Join(home, "state"); c.State.Dir != want {
+		t.Errorf("state: got %+v, want %s", c.State, want)
+	}
 	if len(c.Transports) != 2 {
 		t.Fatalf("got %d transports, want 2", len(c.Transports))
 	}
@@ -74,6 +87,9 @@ transport "web-1" {
 		t.Errorf("stdio: got %+v", s)
 	}
 	w := c.Transports[1]
+	if s := c.Transports[0]; s.Grant != nil || !reflect.DeepEqual(w.Grant, []Grant{GrantState, GrantClientName}) {
+		t.Errorf("grants: got %v and %v", s.Grant, w.Grant)
+	}
 	if w.Name != "web-1" || w.Plugin != "websocket" || w.Enabled || len(w.SHA256) != 64 || w.Env["A"] != "b" ||
 		!reflect.DeepEqual(w.Listen, []string{"ws://127.0.0.1:4500", "unix:///run/web.sock"}) {
 		t.Errorf("web-1: got %+v", w)
@@ -107,10 +123,9 @@ credentials { file = "x" }
 transport "stdio" {
   settings { a = 1 }
 }`, `
-host.hcl:1:1: unsupported key "mode" outside a block; blocks are application, transport, admin, limits
+host.hcl:1:1: unsupported key "mode" outside a block; blocks are application, transport, credentials, state, admin, limits
 host.hcl:3:3: unsupported key "comand" in application; did you mean "command"? allowed are builtin, command, dial, dir, env, framing, mode, stop_grace
-host.hcl:5:1: unsupported block "transprt"; did you mean "transport"? allowed are admin, application, limits, transport
-host.hcl:6:1: unsupported block "credentials"; allowed are admin, application, limits, transport
+host.hcl:5:1: unsupported block "transprt"; did you mean "transport"? allowed are admin, application, credentials, limits, state, transport
 host.hcl:8:3: unsupported block "settings" inside transport; write settings = { … }`},
 		{"wrong types", `application {
   command = ["cat", 3, true]
@@ -165,6 +180,28 @@ host.hcl:11:23: drain_timeout is -1s, want more than 0
 host.hcl:13:18: listen is "9464"; want HOST:PORT, such as 127.0.0.1:9464
 host.hcl:14:11: transport name "Web"; use lower-case letters, digits, - and _
 host.hcl:15:12: sha256 is "12"; want the 64 hexadecimal digits that sha256sum prints`},
+		{"credentials, state and grants", smallest + `credentials {
+  file      = ""
+  token_url = "http://auth.example/token"
+  client_id = ""
+  secret    = "s"
+}
+state { dir = "" }
+credentials {}
+transport "phone" {
+  plugin = "remotecontrol"
+  grant  = ["credentials", "tokens", "credentials", "client-name"]
+}
+transport "tablet" { grant = "state" }`, `
+host.hcl:4:15: file is empty; leave it out for the default
+host.hcl:5:15: token_url is "http://auth.example/token"; want https://HOST/PATH, or http:// to this machine
+host.hcl:6:15: client_id is empty; leave it out for the default
+host.hcl:7:3: unsupported key "secret" in credentials; allowed are client_id, file, token_url
+host.hcl:9:15: dir is empty; leave it out for the default
+host.hcl:10:1: duplicate block credentials; the first is at line 3
+host.hcl:13:28: grant is "tokens"; allowed are "credentials", "state" and "client-name"
+host.hcl:13:38: grant has "credentials" twice
+host.hcl:15:30: grant is a string, want a list of strings`},
 		{"huge number", smallest + `limits { max_message_bytes = 1e30 }`, `
 host.hcl:3:30: max_message_bytes is 1e+30, want a whole number that is not huge`},
 		{"command and builtin", `application {
@@ -366,7 +403,7 @@ func FuzzParse(f *testing.F) {
 	for _, seed := range []string{
 		"", smallest, "application {", "x = [}[}[", "a \"b\" {}\n", "application { command = [\"${1+1}\", <<A\nx\nA\n] }",
 		"application {\n  env = { (1) = 2, a.b = 3, \"${true}\" = 4 }\n}", "transport \"a\" { listen = [[[]]] }",
-		"limits { max_message_bytes = -1e309 }", "transport \"x\" { a = { b = { c = [1, null, true ? 1 : 2] } } }",
+		"limits { max_message_bytes = -1e309 }", "credentials { token_url = \"http://[::1%25x]:y/#\" }\nstate { dir = 1 }\ntransport \"a\" { grant = [\"state\", \"\", 1] }", "transport \"x\" { a = { b = { c = [1, null, true ? 1 : 2] } } }",
 		"application { command = [for x in [\"a\"] : x] }", "\xef\xbb\xbfapplication {}", "\x00\xff",
 	} {
 		f.Add([]byte(seed))

@@ -10,13 +10,20 @@ import (
 
 // Flags are what a command line says instead of a file.
 type Flags struct {
-	Listen  []string // stdio://, ws://IP:PORT, wss://…, unix:///PATH; empty: stdio://
+	Listen  []string // stdio://, ws://IP:PORT, wss://…, unix:///PATH, off; empty: stdio://
 	Command []string
 	Builtin string
 	Mode    string
 	Framing string
-	Remote  bool
+
+	Remote    bool   // adds the transport remotecontrol
+	RemoteURL string // of its backend
+	AuthFile  string // auth.json
+	StateDir  string
 }
+
+// listenOff is the address of a host that has remote control only.
+const listenOff = "off"
 
 // FromFlags makes the configuration of a command line. Errors name the flag.
 func FromFlags(f Flags) (*Config, error) {
@@ -54,17 +61,28 @@ func FromFlags(f Flags) (*Config, error) {
 	if len(f.Listen) == 0 {
 		f.Listen = []string{"stdio://"}
 	}
+	if off := slices.Contains(f.Listen, listenOff); off && len(f.Listen) > 1 {
+		complain("--listen off and other addresses exclude each other")
+	} else if off {
+		f.Listen = nil
+		if !f.Remote {
+			complain("no transport configured; use --listen or enable remote control") // the reference's words, spec 3.5
+		}
+	}
 	var stdio bool
 	var addresses []string
 	for _, address := range f.Listen {
-		if address == "stdio://" || address == "stdio" {
+		switch address {
+		case "stdio://", "stdio":
 			stdio = true
 			continue
+		case listenOff:
+			continue // complained about above
 		}
 		if text := badListen(address); text != "" {
 			text = strings.Replace(text, "listen URL", "--listen URL", 1)
 			if strings.HasPrefix(text, "unsupported") {
-				text = strings.Replace(text, "expected `ws", "expected `stdio://`, `ws", 1)
+				text = strings.Replace(text, "expected `ws", "expected `stdio://`, `off`, `ws", 1)
 			}
 			complain("%s", text)
 			continue
@@ -86,7 +104,20 @@ func FromFlags(f Flags) (*Config, error) {
 		c.Transports = append(c.Transports, Transport{Name: "websocket", Plugin: "websocket", Enabled: true, Listen: addresses})
 	}
 	if f.Remote {
-		c.Transports = append(c.Transports, Transport{Name: "remotecontrol", Plugin: "remotecontrol", Enabled: true})
+		t := Transport{Name: RemotePlugin, Plugin: RemotePlugin, Enabled: true}
+		if f.RemoteURL != "" {
+			t.keys = []key{{name: "url", value: f.RemoteURL}} // the plugin checks it
+		}
+		c.Transports = append(c.Transports, t)
+		c.Credentials.File, c.State.Dir = expandHome(f.AuthFile), expandHome(f.StateDir)
+	} else {
+		for _, flag := range []struct{ name, value string }{
+			{"--remote-url", f.RemoteURL}, {"--auth-file", f.AuthFile}, {"--state-dir", f.StateDir},
+		} {
+			if flag.value != "" {
+				complain("%s is of remote control; add --remote", flag.name)
+			}
+		}
 	}
 	if len(errs) > 0 {
 		return nil, errs

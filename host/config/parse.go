@@ -87,7 +87,9 @@ func Parse(filename string, src []byte) (*Config, error) {
 const diagRedefined = "Attribute redefined"
 
 // blockNames are the blocks of a file.
-func blockNames() []string { return []string{"application", "transport", "admin", "limits"} }
+func blockNames() []string {
+	return []string{"application", "transport", "credentials", "state", "admin", "limits"}
+}
 
 func (p *parser) file(body *hclsyntax.Body, c *Config) {
 	for _, a := range attributes(body) {
@@ -120,6 +122,10 @@ func (p *parser) file(body *hclsyntax.Body, c *Config) {
 			c.Application = p.application(b)
 		case "admin":
 			c.Admin = p.admin(b)
+		case "credentials":
+			c.Credentials = p.credentials(b)
+		case "state":
+			c.State = p.state(b)
 		case "limits":
 			c.Limits = p.limits(b)
 		case "transport":

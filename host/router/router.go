@@ -77,6 +77,10 @@ type Config struct {
 	// Accepted is called when the host has accepted a resumable connection's
 	// messages up to a cursor. It must not block. May be nil.
 	Accepted func(instance string, key transport.ResumeKey, cursor transport.Cursor)
+	// ClientNamed is called for every well-formed initialize request, before the
+	// application has it, with the name that the peer gives itself. It must not
+	// block. May be nil.
+	ClientNamed func(instance, name string)
 }
 
 func (c Config) withDefaults() Config {

@@ -2,7 +2,6 @@ package router
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"sync"
 	"time"
@@ -164,7 +163,7 @@ func (w *row) take(p []byte) {
 		w.router.inFlight.Add(1)
 	}
 	w.mu.Unlock()
-	if string(m.Method) == "initialize" && len(p) <= largestNoted {
+	if m.Kind == transport.Request && string(m.Method) == "initialize" && len(p) <= largestNoted {
 		w.noteClient(p)
 	}
 	w.calls.Lock()
@@ -187,28 +186,19 @@ func (w *row) refuse(id []byte, code int, text string, size int) {
 // receive loop, and everybody on this plugin waits meanwhile.
 const largestNoted = 32 << 10
 
-// noteClient remembers the name that the peer gives itself, for status. The
-// first one counts.
+// noteClient remembers the name that the peer gives itself, and tells the host
+// of it.
 func (w *row) noteClient(p []byte) {
-	w.mu.Lock()
-	known := w.clientName != ""
-	w.mu.Unlock()
-	if known {
-		return
-	}
-	var msg struct {
-		Params struct {
-			ClientInfo struct {
-				Name string `json:"name"`
-			} `json:"clientInfo"`
-		} `json:"params"`
-	}
-	if json.Unmarshal(p, &msg) != nil || msg.Params.ClientInfo.Name == "" {
+	name, wellFormed := clientName(p)
+	if name == "" {
 		return // the application will say what is wrong with it
 	}
 	w.mu.Lock()
-	w.clientName = clipPeer(transport.Peer{ClientName: msg.Params.ClientInfo.Name}).ClientName
+	w.clientName = name
 	w.mu.Unlock()
+	if f := w.router.cfg.ClientNamed; f != nil && wellFormed {
+		f(w.origin, name)
+	}
 }
 
 // Consumed implements [application.Conn].

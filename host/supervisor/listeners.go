@@ -18,7 +18,9 @@ import (
 // every process of the instance accepts from them: while none runs, peers wait
 // in the kernel's queue.
 type Listeners struct {
-	list []bound
+	addresses []string
+	list      []bound
+	done      bool // they were bound, whatever became of them
 }
 
 type bound struct {
@@ -27,18 +29,31 @@ type bound struct {
 	path string // of a unix socket, removed at the end
 }
 
-// Bind binds the addresses, in their order. On an error nothing stays bound.
+// NewListeners makes the listeners of addresses that are bound later.
+func NewListeners(addresses []string) *Listeners { return &Listeners{addresses: addresses} }
+
+// Bind binds the addresses, in their order.
 func Bind(ctx context.Context, addresses []string) (*Listeners, error) {
-	ls := &Listeners{}
-	for _, a := range addresses {
+	ls := NewListeners(addresses)
+	return ls, ls.Bind(ctx)
+}
+
+// Bind binds the addresses, in their order, if that has not been done. On an
+// error nothing stays bound, and Bind can be tried again.
+func (ls *Listeners) Bind(ctx context.Context) error {
+	if ls.done {
+		return nil
+	}
+	for _, a := range ls.addresses {
 		b, err := bind(ctx, a)
 		if err != nil {
 			_ = ls.Close()
-			return nil, err
+			return err
 		}
 		ls.list = append(ls.list, b)
 	}
-	return ls, nil
+	ls.done = true
+	return nil
 }
 
 // URLs returns the bound addresses.

@@ -27,7 +27,7 @@ type Spec struct {
 	SHA256   string            // pinned checksum in hexadecimal; empty: none
 	Env      map[string]string // beside the allow-list
 	Config   json.RawMessage   // for the plugin
-	Disabled bool              // starts switched off
+	Disabled bool              // has no process before [Plugin.SetEnabled]
 
 	// Listeners are the sockets that the plugin accepts from. They are the
 	// host's, and outlive the process.
@@ -89,8 +89,11 @@ type Options struct {
 	// Check looks at what a plugin says of itself, and makes the configuration
 	// that it gets. An error is final. nil: Spec.Config is used as it is.
 	Check func(spec Spec, d transport.Description) (json.RawMessage, error)
-	// Changed is called after every change of a plugin's state. It must not
-	// block. May be nil.
+	// Prepare is called before every process, to make what that needs and to fill
+	// in spec, which is a copy. An error counts as a failed start. May be nil.
+	Prepare func(ctx context.Context, spec *Spec) error
+	// Changed is called after every change of a plugin's state, or of what it
+	// says of itself. It must not block. May be nil.
 	Changed func(instance string)
 
 	ProbeInterval time.Duration
@@ -129,6 +132,9 @@ func (o Options) withDefaults() (Options, error) {
 	}
 	if o.Check == nil {
 		o.Check = func(s Spec, _ transport.Description) (json.RawMessage, error) { return s.Config, nil }
+	}
+	if o.Prepare == nil {
+		o.Prepare = func(context.Context, *Spec) error { return nil }
 	}
 	if o.Changed == nil {
 		o.Changed = func(string) {}

@@ -18,7 +18,7 @@ const (
 	Failed     State = "failed" // until a person restarts it
 	Stopping   State = "stopping"
 	Stopped    State = "stopped"
-	Disabled   State = "disabled" // by the configuration: it has no process
+	Disabled   State = "disabled" // by the configuration, without a process; or by a person, or itself, with one
 )
 
 // A Status is what is known of one plugin instance.
@@ -48,7 +48,8 @@ func (p *Plugin) Status() Status {
 	return p.status
 }
 
-// update changes the status, and logs a change of state, once.
+// update changes the status, and logs a change of it, once: of the state, of
+// its cause, or of what the plugin says of itself.
 func (p *Plugin) update(change func(*Status)) {
 	p.mu.Lock()
 	before := p.status
@@ -58,10 +59,14 @@ func (p *Plugin) update(change func(*Status)) {
 	}
 	after := p.status
 	p.mu.Unlock()
-	if after.State == before.State && after.Cause == before.Cause {
+	said := reportedState(after)
+	if after.State == before.State && after.Cause == before.Cause && said == reportedState(before) {
 		return
 	}
 	args := []any{"state", string(after.State), "incarnation", after.Incarnation}
+	if said != "" {
+		args = append(args, "reported", said)
+	}
 	if after.Cause != "" {
 		args = append(args, "cause", after.Cause)
 	}
@@ -71,10 +76,10 @@ func (p *Plugin) update(change func(*Status)) {
 	if after.Remedy != "" {
 		args = append(args, "remedy", after.Remedy)
 	}
-	switch after.State {
-	case BackingOff, Degraded:
+	switch {
+	case after.State == BackingOff, after.State == Degraded && after.Cause != "" && (after.State != before.State || after.Cause != before.Cause):
 		p.log.Warn("plugin", args...)
-	case Failed:
+	case after.State == Failed:
 		p.log.Error("plugin", args...)
 	default:
 		p.log.Info("plugin", args...)
@@ -82,15 +87,9 @@ func (p *Plugin) update(change func(*Status)) {
 	p.opts.Changed(p.spec.Instance)
 }
 
-// reported takes what the plugin says of itself.
-func (p *Plugin) reported(s transport.Status) {
-	p.update(func(st *Status) {
-		st.Reported = &s
-		switch {
-		case st.State == Ready && !s.Ready:
-			st.State, st.Cause, st.Remedy = Degraded, s.Cause, s.Remedy
-		case st.State == Degraded && s.Ready:
-			st.State, st.Cause, st.Remedy = Ready, "", ""
-		}
-	})
+func reportedState(s Status) string {
+	if s.Reported == nil {
+		return ""
+	}
+	return s.Reported.State
 }

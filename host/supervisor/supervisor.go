@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -24,15 +25,25 @@ type Plugin struct {
 	opts     Options
 	log      hclog.Logger
 	restarts chan restartRequest
+	revived  chan struct{} // one slot
+	ended    chan struct{} // closed when Run returns
+	turn     chan struct{} // one slot, full while somebody switches it on or off
 
 	mu      sync.Mutex // guards what follows
 	status  Status
 	link    *rpc.Link // of the ready process; nil while there is none
 	caps    transport.Capabilities
+	known   bool  // caps are: some process has described itself
+	enabled bool  // what a person wants, and every process is told
+	asleep  bool  // disabled by the configuration, and never enabled: no process
+	noted   bool  // the cause is a note of a plugin that is ready
 	refusal error // why it is failed, if the plugin itself refused
 }
 
-type restartRequest struct{ done chan error }
+type restartRequest struct {
+	done   chan error
+	enable bool // also wakes a plugin that the configuration disables
+}
 
 var errRestartRequested = errors.New("restart requested")
 
@@ -42,18 +53,27 @@ func New(spec Spec, opts Options) (*Plugin, error) {
 	if err != nil {
 		return nil, fmt.Errorf("supervising %q: %w", spec.Instance, err)
 	}
-	return &Plugin{
+	p := &Plugin{
 		spec: spec, opts: opts, log: opts.Logger.Named(spec.Instance),
-		restarts: make(chan restartRequest),
-		status:   Status{Instance: spec.Instance, Plugin: spec.Plugin, Path: spec.Path, State: Stopped, Since: time.Now()},
-	}, nil
+		restarts: make(chan restartRequest), revived: make(chan struct{}, 1), ended: make(chan struct{}), turn: make(chan struct{}, 1),
+		enabled: !spec.Disabled, asleep: spec.Disabled,
+		status: Status{Instance: spec.Instance, Plugin: spec.Plugin, Path: spec.Path, State: Stopped, Since: time.Now()},
+	}
+	if p.asleep {
+		p.status.State, p.status.Cause, p.status.Remedy = Disabled, ErrDisabled.Error(), p.enableRemedy()
+	}
+	return p, nil
 }
 
 // Run keeps a process of the plugin running until ctx ends, and returns when
 // nothing of it is left. It is called once, and returns the cause of ctx.
 func (p *Plugin) Run(ctx context.Context) error {
+	defer close(p.ended)
 	b := backoff.New(p.opts.Restart, p.opts.Random)
-	var waiting []restartRequest // answered by the next process's fate
+	waiting, err := p.sleep(ctx) // answered by the next process's fate
+	if err != nil {
+		return err
+	}
 	answer := func(err error) {
 		for _, r := range waiting {
 			r.done <- err
@@ -89,23 +109,23 @@ func (p *Plugin) Run(ctx context.Context) error {
 			uptime = time.Since(readySince)
 		}
 		wait, giveUp := b.Failed(time.Now(), uptime)
+		p.mu.Lock()
+		p.refusal = nil
 		if refused(err) {
-			p.mu.Lock()
 			p.refusal = err
-			p.mu.Unlock()
 			giveUp = true
 		}
-		r, ok := p.pause(ctx, err, wait, giveUp)
-		switch {
-		case ctx.Err() != nil:
-			if ok {
+		requests, again := p.pause(ctx, err, wait, giveUp)
+		if ctx.Err() != nil {
+			for _, r := range requests {
 				r.done <- transport.ErrStopping
 			}
 			return p.stopped(ctx)
-		case ok:
-			b.Reset()
-			waiting = append(waiting, r)
 		}
+		if again {
+			b.Reset()
+		}
+		waiting = append(waiting, requests...)
 	}
 }
 
@@ -124,10 +144,16 @@ func refused(err error) bool {
 }
 
 // pause waits before the next process: for wait, or if it is given up, until a
-// person asks. It returns the person's request.
-func (p *Plugin) pause(ctx context.Context, cause error, wait time.Duration, giveUp bool) (restartRequest, bool) {
+// person asks or it is revived. again says that its failures are forgiven.
+func (p *Plugin) pause(ctx context.Context, cause error, wait time.Duration, giveUp bool) (requests []restartRequest, again bool) {
 	var timer <-chan time.Time
+	var revived <-chan struct{}
 	if giveUp {
+		select {
+		case <-p.revived: // meant for an earlier failure
+		default:
+		}
+		revived = p.revived
 		p.opts.Sessions.Abandon(p.spec.Instance, transport.Because(transport.ClosePluginLost, "plugin %q failed: %v", p.spec.Instance, cause))
 		p.update(func(s *Status) {
 			s.State, s.PID, s.Addresses = Failed, 0, nil
@@ -146,27 +172,49 @@ func (p *Plugin) pause(ctx context.Context, cause error, wait time.Duration, giv
 	}
 	select {
 	case <-timer:
+	case <-revived:
+		return nil, true
 	case r := <-p.restarts:
-		return r, true
+		return []restartRequest{r}, true
 	case <-ctx.Done():
 	}
-	return restartRequest{}, false
+	return nil, false
 }
 
 // Restart replaces the process, also of a failed plugin, and returns when the
 // new one is ready, or with why it is not.
 func (p *Plugin) Restart(ctx context.Context) error {
-	r := restartRequest{done: make(chan error, 1)}
+	return p.ask(ctx, restartRequest{})
+}
+
+// ask brings r to Run, and returns the answer.
+func (p *Plugin) ask(ctx context.Context, r restartRequest) error {
+	r.done = make(chan error, 1)
 	select {
 	case p.restarts <- r:
+	case <-p.ended:
+		return transport.ErrStopping
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
 	select {
-	case err := <-r.done:
+	case err := <-r.done: // Run answers before it ends
 		return err
 	case <-ctx.Done():
 		return context.Cause(ctx)
+	}
+}
+
+// Revive tries a plugin that has failed again, because what it failed for may
+// have gone. It waits for nothing; of a plugin that has not failed it does
+// nothing.
+func (p *Plugin) Revive() {
+	if p.Status().State != Failed {
+		return
+	}
+	select {
+	case p.revived <- struct{}{}:
+	default:
 	}
 }
 
@@ -184,7 +232,15 @@ func (p *Plugin) Refusal() error {
 // incarnation runs one process from launch to end. It returns why that ended;
 // with errRestartRequested comes the request.
 func (p *Plugin) incarnation(ctx context.Context, n int, ready func()) (restartRequest, error) {
-	listening, err := p.spec.Listeners.files()
+	if ctx.Err() != nil {
+		return restartRequest{}, context.Cause(ctx)
+	}
+	spec := p.spec
+	if err := p.opts.Prepare(ctx, &spec); err != nil {
+		return restartRequest{}, err
+	}
+	p.update(func(s *Status) { s.Path = spec.Path })
+	listening, err := spec.Listeners.files()
 	if err != nil {
 		return restartRequest{}, err
 	}
@@ -198,7 +254,7 @@ func (p *Plugin) incarnation(ctx context.Context, n int, ready func()) (restartR
 		defer pipes.disconnect()
 		files = append(files, pipes.stdin, pipes.stdout)
 	}
-	proc, err := launch(ctx, p.spec, p.opts, p.log, files)
+	proc, err := launch(ctx, spec, p.opts, p.log, files)
 	closeAll(listening)
 	if pipes != nil {
 		pipes.given()
@@ -247,41 +303,51 @@ func (p *Plugin) incarnation(ctx context.Context, n int, ready func()) (restartR
 // live takes a process from its handshake through its life. It returns why
 // that should end, or has ended.
 func (p *Plugin) live(ctx context.Context, n int, proc *process, attachment Attachment, listening []*os.File, linkEnd chan error, ready func()) (restartRequest, error) {
-	result, err := p.start(ctx, n, proc, listening)
+	late, err := p.start(ctx, n, proc, listening, attachment)
 	if err != nil {
 		return restartRequest{}, err
 	}
-	attachment.Started(result.Adopted)
-	p.mu.Lock()
-	p.link = proc.link
-	p.mu.Unlock()
 	ready()
+	ctx, cancel := context.WithCancelCause(ctx)
+	var telling sync.WaitGroup
+	defer telling.Wait()
+	defer cancel(errProcessEnded)
+	if late {
+		telling.Go(func() { p.tellEnabledAgain(ctx) })
+	}
 	return p.watch(ctx, proc, linkEnd)
 }
 
-// start introduces host and process to each other.
-func (p *Plugin) start(ctx context.Context, n int, proc *process, listening []*os.File) (result transport.StartResult, err error) {
+// errProcessEnded ends what is still being told to a process.
+var errProcessEnded = errors.New("the process has ended")
+
+// start introduces host and process to each other. late says that the process
+// was told of Enabled what is no longer wanted.
+func (p *Plugin) start(ctx context.Context, n int, proc *process, listening []*os.File, attachment Attachment) (late bool, err error) {
 	// A process that dies meanwhile ends the calls: gRPC sees it at once.
 	c, cancel := context.WithTimeout(ctx, transport.DescribeTimeout)
 	defer cancel()
 	d, err := proc.link.Describe(c)
 	if err != nil {
-		return result, proc.whyGone(fmt.Errorf("describing plugin %q: %w", p.spec.Plugin, err))
+		return false, proc.whyGone(fmt.Errorf("describing plugin %q: %w", p.spec.Plugin, err))
 	}
 	config, err := p.opts.Check(p.spec, d)
 	if err != nil {
-		return result, fmt.Errorf("%w: %w", transport.ErrInvalidConfig, err)
+		return false, fmt.Errorf("%w: %w", transport.ErrInvalidConfig, err)
 	}
 	p.mu.Lock()
-	p.caps = d.Capabilities
+	p.caps, p.known = d.Capabilities, true
 	p.mu.Unlock()
 	p.update(func(s *Status) {
 		s.Version, s.Locality, s.Capabilities = d.Version, d.Locality.String(), d.Capabilities.Names()
 	})
 	params := transport.StartParams{
 		Instance: p.spec.Instance, Incarnation: n, Config: config,
-		AuthStrictness: p.opts.Strictness(ctx, p.spec.Instance, d.Locality), Enabled: !p.spec.Disabled, MaxMessageBytes: p.spec.MaxMessageBytes,
+		AuthStrictness: p.opts.Strictness(ctx, p.spec.Instance, d.Locality), MaxMessageBytes: p.spec.MaxMessageBytes,
 	}
+	p.mu.Lock()
+	params.Enabled = p.enabled
+	p.mu.Unlock()
 	if d.Capabilities.Resume {
 		params.Resume = p.opts.Sessions.Resumable(p.spec.Instance)
 	}
@@ -298,20 +364,43 @@ func (p *Plugin) start(ctx context.Context, n int, proc *process, listening []*o
 	}
 	c, cancelStart := context.WithTimeout(ctx, transport.StartTimeout)
 	defer cancelStart()
-	result, err = proc.link.Start(c, params)
+	result, err := proc.link.Start(c, params)
 	if err != nil {
 		if refused(err) {
-			return result, err // in the plugin's own words: they are the host's last ones
+			return false, inItsWords(err)
 		}
-		return result, proc.whyGone(fmt.Errorf("starting plugin %q: %w", p.spec.Plugin, err))
+		return false, proc.whyGone(fmt.Errorf("starting plugin %q: %w", p.spec.Plugin, err))
 	}
+	attachment.Started(result.Adopted)
+	// Before the state: who sees that it is ready can tell it something.
+	p.mu.Lock()
+	p.link = proc.link
+	late = p.enabled != params.Enabled
+	p.mu.Unlock()
 	p.update(func(s *Status) {
-		s.State, s.Addresses, s.Remedy = Ready, result.Addresses, ""
-		if s.Reported != nil && !s.Reported.Ready {
-			s.State, s.Cause, s.Remedy = Degraded, s.Reported.Cause, s.Reported.Remedy
-		}
+		s.Addresses, s.Remedy = result.Addresses, ""
+		p.appearLocked(s)
 	})
-	return result, nil
+	return late, nil
+}
+
+// A refusal is an error in the plugin's own words: they are the host's last
+// ones, and the same in its status.
+type refusal struct {
+	text string
+	err  error
+}
+
+func (r *refusal) Error() string { return r.text }
+func (r *refusal) Unwrap() error { return r.err }
+
+// inItsWords takes away what only says which error it is.
+func inItsWords(err error) error {
+	text, cut := strings.CutPrefix(err.Error(), transport.ErrPermissionDenied.Error()+": ")
+	if !cut {
+		return err
+	}
+	return &refusal{text: text, err: err}
 }
 
 // whyGone prefers how a process ended to the error that followed from it.
@@ -373,33 +462,4 @@ func (p *Plugin) watch(ctx context.Context, proc *process, linkEnd chan error) (
 			}
 		}
 	}
-}
-
-// ready returns the link of the ready process, and what it can do.
-func (p *Plugin) ready() (*rpc.Link, transport.Capabilities) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.link, p.caps
-}
-
-// SetAuthStrictness tells the process, if there is one and it wants to know.
-func (p *Plugin) SetAuthStrictness(ctx context.Context, s transport.AuthStrictness) error {
-	link, caps := p.ready()
-	if link == nil || !caps.AuthStrictness {
-		return nil
-	}
-	ctx, cancel := context.WithTimeout(ctx, transport.NotifyTimeout)
-	defer cancel()
-	return link.SetAuthStrictness(ctx, s)
-}
-
-// Drain makes the process accept nothing new, if there is one and it can.
-func (p *Plugin) Drain(ctx context.Context) error {
-	link, caps := p.ready()
-	if link == nil || !caps.Drain {
-		return nil
-	}
-	ctx, cancel := context.WithTimeout(ctx, p.opts.DrainTimeout)
-	defer cancel()
-	return link.Drain(ctx)
 }

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -65,6 +66,11 @@ func (p testPlugin) Serve(ctx context.Context, h *pluginsdk.Host) error {
 		return nil
 	}
 	h.Ready("test:")
+	if p.behaviour == "reports" {
+		for _, s := range reports() {
+			h.ReportStatus(s)
+		}
+	}
 	<-ctx.Done()
 	if p.behaviour == "hangs in Stop" {
 		select {}
@@ -77,6 +83,22 @@ func (p testPlugin) Drain(ctx context.Context) error {
 		<-ctx.Done()
 	}
 	return nil
+}
+
+// reports is a relay's day: each is a change but the second of two equal ones,
+// and the one that differs in its details only.
+func reports() []transport.Status {
+	return []transport.Status{
+		{State: "connecting"},
+		{State: "connecting"},
+		{State: "retrying", Cause: "HTTP 503"},
+		{State: "retrying", Cause: "HTTP 503", Details: map[string]string{"attempts": "2"}},
+		{State: "retrying", Cause: "HTTP 502"},
+		{State: "disabled", Cause: "switched off"},
+		{State: "connected", Ready: true, Cause: "the backend gives no token"},
+		{State: "connected", Ready: true},
+		{State: "last", Ready: true},
+	}
 }
 
 func actAsPlugin(b string) int {
@@ -359,6 +381,120 @@ func TestFailedPluginCanBeRestarted(t *testing.T) {
 	r.await("failed", func(s Status) bool { return s.State == Failed })
 	if err := r.plugin.Restart(t.Context()); err == nil || !strings.Contains(err.Error(), "status 3") {
 		t.Errorf("Restart of a plugin that still fails: %v", err)
+	}
+}
+
+// TestWhatAPluginReports is shown, and logged once per change.
+func TestWhatAPluginReports(t *testing.T) {
+	var log lockedBuffer
+	r := start(t, "reports", func(_ *Spec, o *Options) {
+		o.Logger = hclog.New(&hclog.LoggerOptions{Level: hclog.Info, Output: &log, DisableTime: true})
+	})
+	s := r.await("reporting the last", func(s Status) bool { return s.Reported != nil && s.Reported.State == "last" })
+	if s.State != Ready || s.Cause != "" {
+		t.Errorf("status is %+v, want ready without a cause", s)
+	}
+	r.stop()
+	var got []string
+	for line := range strings.Lines(log.String()) {
+		level, rest, _ := strings.Cut(strings.TrimSpace(line), "test: plugin: state=")
+		if state, said, ok := strings.Cut(rest, " incarnation=1 reported="); ok {
+			got = append(got, strings.Trim(level, "[ ]")+" "+state+" "+said)
+		}
+	}
+	want := []string{
+		"INFO degraded connecting",
+		`WARN degraded retrying cause="HTTP 503"`,
+		`WARN degraded retrying cause="HTTP 502"`,
+		`INFO disabled disabled cause="switched off"`,
+		`INFO ready connected cause="the backend gives no token"`,
+		"INFO ready connected",
+		"INFO ready last",
+	}
+	if i := slices.Index(got, want[len(want)-1]); i < 0 || !slices.Equal(got[max(0, i+1-len(want)):i+1], want) {
+		t.Errorf("the log says\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+}
+
+// A lockedBuffer is what a log is written to.
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  strings.Builder
+}
+
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lockedBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+// TestAPluginThatWasNotPrepared is tried again.
+func TestAPluginThatWasNotPrepared(t *testing.T) {
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	attempts := 0
+	r := start(t, "healthy", func(s *Spec, o *Options) {
+		s.Path = ""
+		o.Prepare = func(_ context.Context, s *Spec) error {
+			if attempts++; attempts == 1 {
+				return errors.New("the moon is new")
+			}
+			s.Path = exe
+			return nil
+		}
+	})
+	s := r.await("ready", isReady)
+	if s.Incarnation != 2 || s.Cause != "the moon is new" || s.Path != exe {
+		t.Errorf("status is %+v, want a second attempt", s)
+	}
+}
+
+// TestSwitchingOffTooEarly: nobody knows yet whether it can be.
+func TestSwitchingOffTooEarly(t *testing.T) {
+	prepared := make(chan struct{})
+	r := start(t, "healthy", func(_ *Spec, o *Options) {
+		o.Prepare = func(ctx context.Context, _ *Spec) error {
+			select {
+			case <-prepared:
+			case <-ctx.Done():
+			}
+			return nil
+		}
+	})
+	if err := r.plugin.SetEnabled(t.Context(), false); !errors.Is(err, transport.ErrNotSupported) || !strings.Contains(err.Error(), "has not started yet") {
+		t.Errorf("before it started: got %v", err)
+	}
+	close(prepared)
+	r.await("ready", isReady)
+	if err := r.plugin.SetEnabled(t.Context(), false); !errors.Is(err, transport.ErrNotSupported) || !strings.Contains(err.Error(), "while it runs") {
+		t.Errorf("once it has: got %v", err)
+	}
+	r.stop()
+	if err := r.plugin.Restart(t.Context()); !errors.Is(err, transport.ErrStopping) {
+		t.Errorf("restarting what has ended: got %v, want ErrStopping", err)
+	}
+}
+
+// TestADisabledPluginEnds without ever having had a process.
+func TestADisabledPluginEnds(t *testing.T) {
+	r := start(t, "healthy", func(s *Spec, _ *Options) { s.Disabled = true })
+	if err := r.plugin.Restart(t.Context()); !errors.Is(err, ErrDisabled) {
+		t.Errorf("restarting it: got %v, want ErrDisabled", err)
+	}
+	r.stop()
+	if s := r.plugin.Status(); s.State != Disabled || s.Incarnation != 0 {
+		t.Errorf("status is %+v, want disabled, without a process", s)
+	}
+	if err := r.plugin.SetEnabled(t.Context(), true); !errors.Is(err, transport.ErrStopping) {
+		t.Errorf("enabling it then: got %v, want ErrStopping", err)
 	}
 }
 

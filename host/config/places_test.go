@@ -1,0 +1,80 @@
+package config
+
+import (
+	"os"
+	"path/filepath"
+	"runtime"
+	"testing"
+)
+
+// environ is an environment of a test.
+func environ(kv ...string) func(string) string {
+	return func(name string) string {
+		for i := 0; i < len(kv); i += 2 {
+			if kv[i] == name {
+				return kv[i+1]
+			}
+		}
+		return ""
+	}
+}
+
+func TestAuthFile(t *testing.T) {
+	home, err := os.UserHomeDir()
+	if err != nil {
+		t.Skip(err)
+	}
+	codex := t.TempDir()
+	for _, tt := range []struct {
+		name   string
+		getenv func(string) string
+		want   string
+	}{
+		{"by default", environ(), filepath.Join(home, ".codex", "auth.json")},
+		{"with CODEX_HOME", environ("CODEX_HOME", codex), filepath.Join(codex, "auth.json")},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if got, err := AuthFile(tt.getenv); err != nil || got != tt.want {
+				t.Errorf("got %q, %v; want %q", got, err, tt.want)
+			}
+		})
+	}
+	if got, err := AuthFile(environ("CODEX_HOME", "relative")); err != nil || !filepath.IsAbs(got) {
+		t.Errorf("with a relative CODEX_HOME: got %q, %v; want an absolute path", got, err)
+	}
+}
+
+func TestStateDir(t *testing.T) {
+	xdg := t.TempDir()
+	if got, err := StateDir(environ("XDG_STATE_HOME", xdg)); err != nil || got != filepath.Join(xdg, "transporthost") {
+		t.Errorf("with XDG_STATE_HOME: got %q, %v", got, err)
+	}
+	usual, err := StateDir(environ())
+	if err != nil || !filepath.IsAbs(usual) || filepath.Base(usual) != "transporthost" {
+		t.Errorf("by default: got %q, %v", usual, err)
+	}
+	if home, err := os.UserHomeDir(); runtime.GOOS == "linux" && err == nil && usual != filepath.Join(home, ".local", "state", "transporthost") {
+		t.Errorf("by default: got %q", usual)
+	}
+	if got, err := StateDir(environ("XDG_STATE_HOME", "relative")); err != nil || got != usual {
+		t.Errorf("with a relative XDG_STATE_HOME: got %q, %v; want the default %q", got, err, usual)
+	}
+}
+
+func TestTokenURL(t *testing.T) {
+	if got := TokenURL(environ("CODEX_REFRESH_TOKEN_URL_OVERRIDE", "http://127.0.0.1:1/t")); got != "http://127.0.0.1:1/t" {
+		t.Errorf("got %q", got)
+	}
+	for _, tt := range []struct {
+		address string
+		ok      bool
+	}{
+		{"https://auth.openai.com/oauth/token", true}, {"http://127.0.0.1:4000/token", true}, {"http://localhost/t", true}, {"http://[::1]:1", true},
+		{"http://10.0.0.1/t", false}, {"http://localhost.example/t", false}, {"https:///t", false}, {"ftp://h/t", false},
+		{"https://user@h/t", false}, {"/t", false}, {"", false}, {"https://h/%zz", false},
+	} {
+		if text := BadTokenURL(tt.address); (text == "") != tt.ok {
+			t.Errorf("%q: got %q, want ok %v", tt.address, text, tt.ok)
+		}
+	}
+}

@@ -1,0 +1,142 @@
+package host
+
+import (
+	"context"
+	"errors"
+
+	"github.com/transporthost/transporthost/host/supervisor"
+	"github.com/transporthost/transporthost/shared/transport"
+)
+
+// A courier tells one plugin what has changed around it: how strict it is to be,
+// and that there are other credentials. Every plugin has its own, so that one
+// that hangs delays nobody. Only the latest counts: a courier that was busy
+// skips what is no longer true.
+type courier struct {
+	host   *Host
+	plugin *supervisor.Plugin
+	wake   chan struct{} // one slot
+
+	// Of run.
+	incarnation int    // of the process that generation is about
+	generation  uint64 // of the credentials that the process knows of
+}
+
+func newCourier(h *Host, p *supervisor.Plugin) *courier {
+	return &courier{host: h, plugin: p, wake: make(chan struct{}, 1)}
+}
+
+// call makes the courier look. It does not block.
+func (c *courier) call() {
+	select {
+	case c.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (c *courier) run(ctx context.Context) error {
+	for {
+		select {
+		case <-c.wake:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+		s := c.plugin.Status()
+		switch {
+		case up(s):
+			c.tellStrictness(ctx, s)
+			c.tellCredentials(ctx, s)
+		case s.State == supervisor.Failed:
+			c.reconsider(s)
+		}
+	}
+}
+
+// up reports whether a plugin has a process that is ready to be told
+// something.
+func up(s supervisor.Status) bool {
+	return s.State == supervisor.Ready || s.State == supervisor.Degraded || s.State == supervisor.Disabled && s.PID != 0
+}
+
+// tellStrictness tells a remote plugin whose last answer is no longer true.
+func (c *courier) tellStrictness(ctx context.Context, s supervisor.Status) {
+	h := c.host
+	if s.Locality != transport.Remote.String() {
+		return
+	}
+	now := h.strictnessNow()
+	h.mu.Lock()
+	before := h.told[s.Instance]
+	h.mu.Unlock()
+	if before == now {
+		return
+	}
+	if err := c.plugin.SetAuthStrictness(ctx, now); err != nil {
+		h.cfg.Logger.Warn("telling the auth strictness", "transport", s.Instance, "error", err)
+		return // it is told again at the next change
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.told[s.Instance] == before { // else another process has begun with a newer answer
+		h.told[s.Instance] = now
+	}
+}
+
+// tellCredentials tells a plugin of credentials that it does not have yet. A
+// process that becomes ready asks by itself, and hears only of what changed
+// after that.
+func (c *courier) tellCredentials(ctx context.Context, s supervisor.Status) {
+	change, _, given := c.host.lastChange(s.Instance)
+	if c.incarnation != s.Incarnation {
+		c.incarnation, c.generation = s.Incarnation, given
+		if given == 0 {
+			c.generation = change.Generation
+		}
+	}
+	c.generation = max(c.generation, given)
+	if change.Generation <= c.generation || !c.host.granted(s.Instance, GrantCredentials) {
+		return
+	}
+	if err := c.plugin.NotifyCredentialsChanged(ctx, change); err != nil {
+		// It asks again by itself while it waits for credentials; a process that
+		// cannot be told anything is replaced.
+		c.host.cfg.Logger.Warn("telling that the credentials have changed", "transport", s.Instance, "generation", change.Generation, "error", err)
+	}
+	c.generation = change.Generation
+}
+
+// reconsider tries a plugin again that refused to start for its credentials,
+// once it may wait for better ones, or there are others.
+func (c *courier) reconsider(s supervisor.Status) {
+	if !errors.Is(c.plugin.Refusal(), transport.ErrPermissionDenied) {
+		return
+	}
+	change, base, _ := c.host.lastChange(s.Instance)
+	c.host.mu.Lock()
+	told := c.host.told[s.Instance]
+	c.host.mu.Unlock()
+	if change.Generation > base || told == transport.RequireReady && c.host.strictnessNow() == transport.AllowRecoverable {
+		c.plugin.Revive()
+	}
+}
+
+// credentialsChanged takes a change of the credentials, for the couriers.
+func (h *Host) credentialsChanged(change transport.CredentialsChange) {
+	h.mu.Lock()
+	if change.Generation > h.change.Generation {
+		h.change = change
+	}
+	h.mu.Unlock()
+	h.signal()
+}
+
+// lastChange returns the last change of the credentials, and what the process of
+// an instance knows: see [knowledge].
+func (h *Host) lastChange(instance string) (change transport.CredentialsChange, base, given uint64) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if k := h.known[instance]; k != nil {
+		base, given = k.base, k.given.Load()
+	}
+	return h.change, base, given
+}
