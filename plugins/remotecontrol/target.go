@@ -50,11 +50,9 @@ func parseTarget(input string, allowedHosts []string) (target, error) {
 	}
 	// A default port would make two keys of one backend.
 	u.Host = hostPort(host, u.Port(), u.Scheme)
-	if !strings.HasSuffix(u.Path, "/") {
+	if escaped := u.EscapedPath(); !strings.HasSuffix(escaped, "/") {
 		u.Path += "/"
-		if u.RawPath != "" {
-			u.RawPath += "/"
-		}
+		u.RawPath = escaped + "/"
 	}
 	below := func(scheme, path string) string {
 		r := u.ResolveReference(&url.URL{Path: path}) // drops query and fragment
