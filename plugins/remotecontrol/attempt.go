@@ -22,7 +22,10 @@ func (l *loop) attempt(ctx context.Context) (*websocket.Conn, pluginsdk.Credenti
 	if f != nil {
 		return nil, creds, f
 	}
-	l.space(ctx)
+	if !l.space(ctx) {
+		cause := context.Cause(ctx)
+		return nil, creds, &failure{kind: failedOther, text: cause.Error(), err: cause}
+	}
 	if l.enrollment != nil && l.enrollment.accountID != creds.AccountID {
 		l.log.Info("the account has changed: its own enrollment is used")
 		l.enrollment, l.conflicts, l.renewed = nil, 0, false

@@ -302,7 +302,7 @@ func (b *backend) connect(ctx context.Context, creds pluginsdk.Credentials, e *e
 		return ws, used, nil
 	}
 	err = causeOf(ctx, err)
-	if errors.Is(err, errNoAnswer) {
+	if kindOf(err) == timedOut { // the library's deadline, or ctx's: whichever was seen first
 		return nil, used, &failure{kind: timedOut, err: err, remedy: networkRemedy(err),
 			text: fmt.Sprintf("timed out connecting to remote control websocket at `%s` after 30s", b.target.websocket)}
 	}

@@ -35,6 +35,9 @@ const (
 // errNoAnswer is why a request that ran out of requestTimeout ended.
 var errNoAnswer = errors.New("no answer within 30s")
 
+// errLargeHead is why an answer is given up whose headers do not end.
+var errLargeHead = errors.New("the head of the answer is too large")
+
 // A dialer makes every connection to the backend: those of enrollment and
 // refresh, and the websocket. Proxy and certificates hold for all of them
 // alike.
@@ -176,6 +179,9 @@ func (d *dialer) websocket(ctx context.Context, target string, header http.Heade
 		return nil, nil, err
 	case err == nil:
 		held.release()
+	case held.large:
+		err = errLargeHead // the parser's words quote a part of it
+		_ = held.Conn.Close()
 	case errors.Is(err, websocket.ErrBadHandshake):
 		r = held.answer(r)
 		fallthrough
@@ -197,6 +203,7 @@ func (d *dialer) websocket(ctx context.Context, target string, header http.Heade
 type heldConn struct {
 	net.Conn
 	holding bool // written by the goroutine that shakes hands, before anybody else has the connection
+	large   bool // more than maxHeadBytes came
 	read    bytes.Buffer
 }
 
@@ -205,8 +212,9 @@ func (c *heldConn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
 	if c.holding {
 		c.read.Write(p[:n])
-		if err == nil && c.read.Len() > maxHeadBytes {
-			return n, errors.New("the head of the answer is too large")
+		if c.read.Len() > maxHeadBytes {
+			c.large = true
+			return n, errLargeHead
 		}
 	}
 	return n, err

@@ -269,10 +269,14 @@ func (l *loop) sleep(ctx context.Context, d time.Duration, auth bool) {
 }
 
 // space keeps attempts apart that would follow each other too fast: after a
-// change of credentials, or of the switch.
-func (l *loop) space(ctx context.Context) {
+// change of credentials, or of the switch. It is false if ctx ended meanwhile.
+func (l *loop) space(ctx context.Context) bool {
 	if wait := attemptSpacing - time.Since(l.lastBegun); !l.lastBegun.IsZero() && wait > 0 {
 		l.sleep(ctx, wait, false)
 	}
+	if ctx.Err() != nil {
+		return false // a dialer may win its race against an ended context
+	}
 	l.lastBegun = time.Now()
+	return true
 }
