@@ -171,12 +171,12 @@ func (p *process) open(r *relayEnd, client, stream string) pluginsdk.ConnID {
 	return id
 }
 
-var profiles = map[string]profile{"profile 2": profile2, "profile 3": profile3}
+var bothProfiles = map[string]profile{"profile 2": profile2, "profile 3": profile3}
 
 // TestVirtualClientsAndRouting is
 // remote_control_transport_manages_virtual_clients_and_routes_messages.
 func TestVirtualClientsAndRouting(t *testing.T) {
-	for name, profile := range profiles {
+	for name, profile := range bothProfiles {
 		t.Run(name, func(t *testing.T) {
 			p := startProcess(t, profile, pluginsdk.StartParams{})
 			r := p.link()
@@ -399,7 +399,7 @@ func TestMalformedFramesConcernNobody(t *testing.T) {
 		"{\"type\":\"ping\",\"client_id\":\"\xff\"}",
 		`{"type":"ping","client_id":"` + strings.Repeat("c", maxIDBytes+1) + `"}`,
 	}
-	for name, profile := range profiles {
+	for name, profile := range bothProfiles {
 		t.Run(name, func(t *testing.T) {
 			p := startProcess(t, profile, pluginsdk.StartParams{})
 			r := p.link()

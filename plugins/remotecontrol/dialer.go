@@ -172,7 +172,7 @@ func (d *dialer) websocket(ctx context.Context, target string, header http.Heade
 			return held, nil
 		}
 	}
-	w := websocket.Dialer{NetDialContext: hold("http"), NetDialTLSContext: hold("https")}
+	w := websocket.Dialer{NetDialContext: hold("http"), NetDialTLSContext: hold("https"), WriteBufferSize: writeBuffer}
 	ws, r, err := w.DialContext(ctx, target, header)
 	switch {
 	case held == nil:
@@ -196,6 +196,10 @@ func (d *dialer) websocket(ctx context.Context, target string, header http.Heade
 	}
 	return ws, r, err
 }
+
+// writeBuffer holds the largest envelope: the library would send a larger one in
+// several frames.
+const writeBuffer = maxEnvelope + 1<<10
 
 // A heldConn keeps what it read, and does not close, until it is released: the
 // WebSocket library shows 1 KiB of a refusal's body, and the reason may stand

@@ -292,6 +292,8 @@ func (c *fakeClients) cursor() string {
 
 func (c *fakeClients) len() int { return 0 }
 
+func (c *fakeClients) detach() {}
+
 func (c *fakeClients) close(pluginsdk.CloseReason) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -34,6 +34,9 @@ type relayClients interface {
 	serve(ctx context.Context, ws *websocket.Conn) error
 	// close ends every virtual client, towards the host too.
 	close(reason pluginsdk.CloseReason)
+	// detach ends what runs for them, and leaves their connections open for the
+	// next process. It may follow close.
+	detach()
 	// len is how many there are.
 	len() int
 }

@@ -122,7 +122,7 @@ func TestIdleClientsEnd(t *testing.T) {
 // TestLargeMessages go both ways, whole in profile 2 and in segments in
 // profile 3.
 func TestLargeMessages(t *testing.T) {
-	for name, profile := range profiles {
+	for name, profile := range bothProfiles {
 		t.Run(name, func(t *testing.T) {
 			p := startProcess(t, profile, pluginsdk.StartParams{})
 			r := p.link()

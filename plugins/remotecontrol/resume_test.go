@@ -21,7 +21,7 @@ func (p *process) crash(id pluginsdk.ConnID, key pluginsdk.ResumeKey, cursor plu
 // TestResumedProcessGoesOn: after a crash every number stands for what it
 // stood for, and nothing is read twice.
 func TestResumedProcessGoesOn(t *testing.T) {
-	for name, profile := range profiles {
+	for name, profile := range bothProfiles {
 		t.Run(name, func(t *testing.T) {
 			p := startProcess(t, profile, pluginsdk.StartParams{})
 			r := p.link()

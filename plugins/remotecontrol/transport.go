@@ -3,6 +3,7 @@ package remotecontrol
 import (
 	"context"
 	"errors"
+	"net/url"
 	"runtime/debug"
 	"sync"
 	"time"
@@ -24,7 +25,7 @@ const (
 
 // A Transport is the remote control transport.
 type Transport struct {
-	clients func(host *pluginsdk.Host, p profile, relay string, log hclog.Logger) (relayClients, error)
+	clients func(host *pluginsdk.Host, p profile, relay string, log hclog.Logger) relayClients
 	enabled *toggle
 	news    *news
 
@@ -43,7 +44,12 @@ var (
 
 // New makes the transport.
 func New() *Transport {
-	return &Transport{clients: newRelayClients, enabled: newToggle(), news: newNews()}
+	return &Transport{
+		clients: func(host *pluginsdk.Host, p profile, relay string, log hclog.Logger) relayClients {
+			return newClients(host, p, relay, log)
+		},
+		enabled: newToggle(), news: newNews(),
+	}
 }
 
 // Describe implements [pluginsdk.Transport].
@@ -85,26 +91,34 @@ func (t *Transport) Serve(ctx context.Context, host *pluginsdk.Host) error {
 	}
 	l.status = t.report(host, log, cfg, params.AuthStrictness)
 	t.enabled.set(params.Enabled)
-	relay := withoutUserinfo(cfg.URL)
+	relay := hostOf(cfg.URL)
 	if params.Enabled { // else neither URL nor credentials are looked at (spec 3.5)
 		if err := l.useTarget(); err != nil {
 			return &refusal{text: err.Error(), class: pluginsdk.ErrInvalidConfig}
 		}
-		relay = l.backend.target.websocket
+		relay = hostOf(l.backend.target.websocket)
 		if err := checkCredentials(ctx, host, params.AuthStrictness); err != nil {
 			return err
 		}
 	}
-	if l.clients, err = t.clients(host, cfg.Protocol, relay, log); err != nil {
-		return err
-	}
+	l.clients = t.clients(host, cfg.Protocol, relay, log)
+	// Their connections stay open at the end: the next process of this instance
+	// resumes them, and a host that ends closes them itself.
+	defer l.clients.detach()
 	if err := l.clients.adopt(params.Resume); err != nil {
 		return err
 	}
 	host.Ready()
-	// Virtual clients are not closed at the end: the next process of this
-	// instance resumes them, and a host that ends closes them itself.
 	return l.run(ctx)
+}
+
+// hostOf is the host and port of a URL, as connections show it.
+func hostOf(text string) string {
+	u, err := url.Parse(text)
+	if err != nil {
+		return ""
+	}
+	return u.Host
 }
 
 // checkCredentials decides whether the transport may start (spec 3.5).

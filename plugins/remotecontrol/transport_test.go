@@ -35,7 +35,7 @@ func newPlugin(t *testing.T) *plugin {
 	t.Cleanup(s.Close)
 	p.url = s.URL + "/backend-api/"
 	tr := New()
-	tr.clients = func(*pluginsdk.Host, profile, string, hclog.Logger) (relayClients, error) { return p.clients, nil }
+	tr.clients = func(*pluginsdk.Host, profile, string, hclog.Logger) relayClients { return p.clients }
 	p.Host = pluginsdktest.Serve(t, tr)
 	return p
 }

@@ -8,10 +8,16 @@ import (
 )
 
 // passed are the variables of the host's environment that children get: what a
-// program needs to find its home, its language and its temporary files. Tokens
-// and keys live in other variables.
+// program needs to find its home, its language, its temporary files, and its way
+// out to the network. Tokens and keys live in other variables.
 func passed(name string) bool {
+	switch strings.ToUpper(name) {
+	case "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY": // both spellings are usual
+		return true
+	}
 	switch name {
+	case "SSL_CERT_FILE", "SSL_CERT_DIR", "CODEX_HOME":
+		return true
 	case "PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "TZ", "TERM", "TMPDIR", "TMP", "TEMP",
 		// Windows starts nothing without these.
 		"SYSTEMROOT", "SystemRoot", "WINDIR", "COMSPEC", "PATHEXT", "USERPROFILE", "APPDATA", "LOCALAPPDATA", "PROGRAMDATA":
