@@ -48,10 +48,10 @@ func Main(t Transport) int {
 		return 2
 	}
 	if os.Getenv("GOMAXPROCS") == "" {
-		// A plugin moves bytes between two sockets: more processors than half
-		// the machine's mean more wake-ups per message, not more messages. Two are
-		// needed where encrypting large messages fills one.
-		runtime.GOMAXPROCS(max(2, runtime.NumCPU()/2))
+		// A plugin hands every message to the host, and gets it from there: with
+		// more than half of the machine each they wake each other's idle
+		// processors more often, and move no more messages.
+		runtime.GOMAXPROCS(max(1, runtime.GOMAXPROCS(0)/2))
 	}
 	log := hclog.New(&hclog.LoggerOptions{
 		Name: strings.TrimPrefix(name, "transport-"), Output: os.Stderr, JSONFormat: true,
@@ -89,6 +89,7 @@ func runPlugin(t Transport, log hclog.Logger, lifeline io.Reader) int {
 		_ = p.endWithin(ctx, lastGrace)
 		stop()
 	})
+	watch.Go(func() { returnMemory(ctx) })
 	watch.Go(func() {
 		select {
 		case <-p.over:

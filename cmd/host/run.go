@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
+	"runtime"
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/spf13/cobra"
@@ -119,6 +121,10 @@ func newLogger(f runFlags, io streams) (hclog.Logger, error) {
 }
 
 func runHost(ctx context.Context, c *cobra.Command, f runFlags, io streams) error {
+	if os.Getenv("GOMAXPROCS") == "" {
+		// The other half of the machine is for the plugins, which do the same.
+		runtime.GOMAXPROCS(max(1, runtime.GOMAXPROCS(0)/2))
+	}
 	log, err := newLogger(f, io)
 	if err != nil {
 		return err

@@ -48,6 +48,7 @@ func (s *signals) obey(h *host.Host, log hclog.Logger, drain context.CancelCause
 			case draining:
 				log.Warn("ending at once", "signal", received.String())
 				h.Abort()
+				signal.Stop(s.received) // whatever keeps the host now, a third one ends it
 				return
 			default:
 				draining = true
