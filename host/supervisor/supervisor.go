@@ -113,6 +113,7 @@ func (p *Plugin) Run(ctx context.Context) error {
 			p.refusal = err
 			giveUp = true
 		}
+		p.mu.Unlock()
 		requests, again := p.pause(ctx, err, wait, giveUp)
 		if ctx.Err() != nil {
 			for _, r := range requests {
