@@ -18,7 +18,7 @@ import (
 // A steady peer takes or gives a little at a time, and never answers a ping.
 const (
 	steadyPong = time.Second
-	steadyTime = 5 * steadyPong / 2
+	steadyTime = 2 * steadyPong
 	steadyTick = 20 * time.Millisecond
 )
 
@@ -34,6 +34,7 @@ func serveSteady(t *testing.T, more map[string]any) *pluginsdktest.Host {
 // TestSlowUpload: every piece of a message is a sign of life, and no deadline
 // of the upgrade is left.
 func TestSlowUpload(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		name string
 		kind byte
@@ -75,6 +76,7 @@ func TestSlowUpload(t *testing.T) {
 // TestSlowDownload: what the peer takes is a sign of life. Its answers to pings
 // would be, but the pings wait behind the message.
 func TestSlowDownload(t *testing.T) {
+	t.Parallel()
 	path := filepath.Join(t.TempDir(), "s") // the kernel keeps little for a unix socket
 	h := serveSteady(t, map[string]any{"listen": []string{"unix://" + path}})
 	d := websocket.Dialer{NetDial: func(string, string) (net.Conn, error) { return net.Dial("unix", path) }}

@@ -132,9 +132,17 @@ func TestStalledPeersSlowNobody(t *testing.T) {
 	)
 	h := start(t, "--listen", "ws://127.0.0.1:0", "--builtin", "echo")
 	var answers atomic.Int64
+	var fast []*websocket.Conn
 	var wg sync.WaitGroup
+	defer func() {
+		for _, ws := range fast {
+			_ = ws.Close()
+		}
+		wg.Wait()
+	}()
 	for range peers {
 		ws := h.dial()
+		fast = append(fast, ws)
 		wg.Go(func() {
 			request := fmt.Appendf(nil, `{"id":1,"method":"m","params":"%01000d"}`, 0)
 			for range window {
@@ -152,8 +160,6 @@ func TestStalledPeersSlowNobody(t *testing.T) {
 				}
 			}
 		})
-		defer wg.Wait()
-		defer ws.Close()
 	}
 	rate := func() float64 {
 		began, from := time.Now(), answers.Load()
@@ -246,7 +252,7 @@ func TestConnectionFlood(t *testing.T) {
 		t.Errorf("%d of %d were accepted and %d refused, want %d and the rest", len(conns), attempts, refused.Load(), connections)
 	}
 	for i, ws := range conns {
-		_ = ws.SetDeadline(time.Now().Add(limit))
+		_ = ws.SetReadDeadline(time.Now().Add(limit))
 		if err := exchange(ws, i); err != nil {
 			t.Errorf("peer %d: %v", i, err)
 		}
@@ -315,7 +321,7 @@ func TestFloodOfRequestsThatNeverEnd(t *testing.T) {
 		t.Fatalf("a peer behind the flood: %v", err)
 	}
 	defer late.Close()
-	_ = late.SetDeadline(time.Now().Add(limit))
+	_ = late.SetReadDeadline(time.Now().Add(limit))
 	if err := exchange(late, 1); err != nil {
 		t.Errorf("a peer behind the flood: %v", err)
 	}
