@@ -118,6 +118,12 @@ func TestSignedBearerToken(t *testing.T) {
 		{"no exp", hs256(without), "invalid websocket jwt"},
 		{"exp with a fraction", hs256(with("exp", 1.5)), "invalid websocket jwt"},
 		{"exp is text", hs256(with("exp", "soon")), "invalid websocket jwt"},
+		{"nbf with a fraction", hs256(with("nbf", 1.5)), "invalid websocket jwt"},
+		{"nbf is text", hs256(with("nbf", "later")), "invalid websocket jwt"},
+		{"exp beyond 64 bits", hs256(with("exp", json.Number("9223372036854775808"))), "invalid websocket jwt"},
+		{"nbf at the beginning of time", hs256(with("nbf", int64(math.MinInt64))), ""},
+		{"no audience", hs256(with("aud", nil)), "websocket jwt audience mismatch"},
+		{"other audiences", hs256(with("aud", []string{"him", "her"})), "websocket jwt audience mismatch"},
 		{"another key", sign(jwt.SigningMethodHS256, []byte(strings.Repeat("x", 32)), with()), "invalid websocket jwt"},
 		{"another algorithm", sign(jwt.SigningMethodHS512, []byte(secret), with()), "invalid websocket jwt"},
 		{"no algorithm", sign(jwt.SigningMethodNone, jwt.UnsafeAllowNoneSignatureType, with()), "invalid websocket jwt"},
@@ -133,6 +139,62 @@ func TestSignedBearerToken(t *testing.T) {
 				t.Errorf("check: %v, want %s", err, tt.want)
 			}
 		})
+	}
+}
+
+// TestWrongTokensOverHTTP: every refusal of a signed token as the peer sees it
+// (spec 8.4), and that the transport's name for the peer is the token's.
+func TestWrongTokensOverHTTP(t *testing.T) {
+	const secret = "0123456789abcdef0123456789abcdef"
+	h := serve(t, map[string]any{"auth": map[string]any{
+		"mode": modeSigned, "shared_secret_file": secretFile(t, secret), "issuer": "me", "audience": "you", "max_clock_skew": "5s",
+	}})
+	now := time.Now().Unix()
+	token := func(more ...any) string {
+		c := jwt.MapClaims{"exp": now + 3600, "iss": "me", "aud": "you", "sub": "jane"}
+		for i := 0; i < len(more); i += 2 {
+			c[more[i].(string)] = more[i+1]
+		}
+		s, err := jwt.NewWithClaims(jwt.SigningMethodHS256, c).SignedString([]byte(secret))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return "Bearer " + s
+	}
+	for _, tt := range []struct {
+		name   string
+		header []string // of Authorization
+		want   string
+	}{
+		{"none", nil, "missing websocket bearer token"},
+		{"empty", []string{""}, "invalid authorization header"},
+		{"two", []string{token(), token()}, "invalid authorization header"},
+		{"not text", []string{"Bearer \xff"}, "invalid authorization header"},
+		{"other scheme", []string{"Basic " + strings.TrimPrefix(token(), "Bearer ")}, "invalid authorization header"},
+		{"not a token", []string{"Bearer open sesame"}, "invalid websocket jwt"},
+		{"tampered", []string{token()[:40] + "A" + token()[41:]}, "invalid websocket jwt"},
+		{"expired", []string{token("exp", now-60)}, "expired websocket jwt"},
+		{"not yet", []string{token("nbf", now+3600)}, "websocket jwt is not valid yet"},
+		{"issuer", []string{token("iss", "mallory")}, "websocket jwt issuer mismatch"},
+		{"audience", []string{token("aud", []string{"him"})}, "websocket jwt audience mismatch"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			header := upgrade()
+			if tt.header != nil {
+				header["Authorization"] = tt.header
+			}
+			if code, body := get(t, h, "/", header); code != 401 || body != tt.want {
+				t.Errorf("got %d %q, want 401 %q", code, body, tt.want)
+			}
+		})
+	}
+	ws, _, err := websocket.DefaultDialer.DialContext(t.Context(), h.Addresses()[0], http.Header{"Authorization": {token()}})
+	if err != nil {
+		t.Fatalf("the right token: %v", err)
+	}
+	defer ws.Close()
+	if _, o := h.NextOpened(); o.Peer.Identity != "jane" {
+		t.Errorf("the host hears of %q, want jane", o.Peer.Identity)
 	}
 }
 

@@ -16,13 +16,17 @@ import (
 const (
 	defaultMaxConnections = 1000             // file descriptors of a usual limit, with room
 	defaultUpgradeRate    = 500              // upgrades a second: a reconnecting crowd, not a flood
-	defaultHeaderTimeout  = 10 * time.Second // from connect to the end of the headers
+	defaultHeaderTimeout  = 10 * time.Second // from connect to the end of the request
 	defaultPingInterval   = 20 * time.Second // under the idle limits of proxies (60 s)
 	defaultPongTimeout    = 45 * time.Second // two pings and some
 	defaultClockSkew      = 30 * time.Second // spec 8.4
 	closeGrace            = 2 * time.Second  // to write what is pending, and for the peer's close frame
+	bodyGrace             = time.Second      // for what a refused peer still sends
 	maxHeaderBytes        = 16 << 10
 )
+
+// inConfigFile tells users of flags alone where auth and tls can be set.
+const inConfigFile = `in the transport "websocket" block of a configuration file (--config FILE); there is no flag for it`
 
 // config is this plugin's part of a transport block.
 type config struct {
@@ -170,8 +174,8 @@ func checkExposure(a listenAddress, bound string, auth bool) error {
 	if u, err := url.Parse(bound); err == nil {
 		addr = u.Host
 	}
-	return fmt.Errorf("%w: refusing to start non-loopback websocket listener %s without auth; configure auth = { mode = %q } or auth = { mode = %q }",
-		pluginsdk.ErrInvalidConfig, addr, modeCapability, modeSigned)
+	return fmt.Errorf("%w: refusing to start non-loopback websocket listener %s without auth; configure auth = { mode = %q } or auth = { mode = %q } %s",
+		pluginsdk.ErrInvalidConfig, addr, modeCapability, modeSigned, inConfigFile)
 }
 
 // hostName returns the name in a Host header, without the port.

@@ -8,6 +8,7 @@ import (
 	"net"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 	"unicode/utf8"
 
@@ -24,8 +25,9 @@ type conn struct {
 	w      *writer
 	link   *pluginsdk.Conn
 
-	heard      atomic.Int64 // when the peer was heard last, on the server's coarse clock
+	heard      atomic.Int64 // when the peer gave its last sign of life, on the server's coarse clock
 	pinged     atomic.Int64 // when it was pinged last
+	writes     uint64       // of the writer, when the clock looked last; of the clock
 	delivering atomic.Bool  // the reader waits for the host: it cannot hear the peer
 	binary     bool         // a binary message was dropped; of the reader
 
@@ -58,7 +60,7 @@ func (c *conn) end(reason pluginsdk.CloseReason) {
 	again := c.ending.Code != 0
 	if !again {
 		c.ending = reason
-		c.timeout = time.AfterFunc(closeGrace, func() { _ = c.w.sock.Close() })
+		c.timeout = time.AfterFunc(closeGrace, func() { c.w.fail(errSilent) })
 	}
 	c.mu.Unlock()
 	if !again {
@@ -88,13 +90,16 @@ func (c *conn) readMessages(ctx context.Context) pluginsdk.CloseReason {
 		if err != nil {
 			return c.readError(err)
 		}
-		c.heard.Store(c.server.clock.Load())
+		c.hear()
 		if kind != websocket.TextMessage {
 			if !c.binary {
 				c.binary = true
 				c.server.log.Warn("dropping unsupported binary websocket message", "connection", c.link.ID())
 			}
-			continue // the next NextReader skips it
+			if _, err := io.Copy(io.Discard, heard{c, r}); err != nil {
+				return c.readError(err)
+			}
+			continue
 		}
 		p, err := c.readMessage(r)
 		if err == nil && !utf8.Valid(p) {
@@ -103,7 +108,7 @@ func (c *conn) readMessages(ctx context.Context) pluginsdk.CloseReason {
 		if err == nil {
 			c.delivering.Store(true)
 			err = c.link.Deliver(ctx, p)
-			c.heard.Store(c.server.clock.Load())
+			c.hear()
 			c.delivering.Store(false)
 		}
 		c.server.buffers.put(p)
@@ -128,7 +133,29 @@ func (c *conn) readMessages(ctx context.Context) pluginsdk.CloseReason {
 	}
 }
 
-var errNotUTF8 = errors.New("not UTF-8")
+var (
+	errNotUTF8 = errors.New("not UTF-8")
+	errNotRead = errors.New("the peer does not read its control frames")
+	errSilent  = errors.New("no sign of life")
+)
+
+// hear notes a sign of life. Every read is one: a message may take longer than
+// a peer may be silent.
+func (c *conn) hear() { c.heard.Store(c.server.clock.Load()) }
+
+// A heard is a reader of the peer's message whose every read is a sign of life.
+type heard struct {
+	c *conn
+	r io.Reader
+}
+
+func (h heard) Read(p []byte) (int, error) {
+	n, err := h.r.Read(p)
+	if n > 0 {
+		h.c.hear()
+	}
+	return n, err
+}
 
 // readMessage reads one message into a buffer of the pool. It reads at most
 // one byte over the limit.
@@ -139,7 +166,7 @@ func (c *conn) readMessage(r io.Reader) ([]byte, error) {
 		if len(p) == cap(p) {
 			p = c.server.buffers.grow(p, 1)
 		}
-		n, err := r.Read(p[len(p):min(cap(p), limit+1)])
+		n, err := heard{c, r}.Read(p[len(p):min(cap(p), limit+1)])
 		p = p[:len(p)+n]
 		if len(p) > limit {
 			return p, pluginsdk.ErrTooLarge
@@ -182,28 +209,35 @@ func (c *conn) readError(err error) pluginsdk.CloseReason {
 		}
 		return pluginsdk.CloseReason{Code: code, Text: fmt.Sprintf("closed by the peer with code %d", ce.Code)}
 	}
-	if errors.Is(err, net.ErrClosed) {
-		return pluginsdk.CloseReason{Code: pluginsdk.ClosePeerGone, Text: "no sign of life"}
+	if errors.Is(err, net.ErrClosed) { // this side closed it, and knows why
+		return pluginsdk.CloseReason{Code: pluginsdk.ClosePeerGone, Text: c.w.whyFailed()}
 	}
-	if ne, ok := errors.AsType[*net.OpError](err); ok || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-		text := "the socket ended"
-		if ne != nil {
-			text = "the socket failed: " + ne.Err.Error()
-		}
-		return pluginsdk.CloseReason{Code: pluginsdk.ClosePeerGone, Text: text}
+	if _, ok := errors.AsType[*net.OpError](err); ok || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return pluginsdk.CloseReason{Code: pluginsdk.ClosePeerGone, Text: socketText(err)}
 	}
 	return pluginsdk.CloseReason{Code: pluginsdk.CloseProtocol, Text: "the peer broke the websocket protocol: " + err.Error()}
+}
+
+// socketText says how a socket ended, without its addresses.
+func socketText(err error) string {
+	if ne, ok := errors.AsType[*net.OpError](err); ok {
+		return "the socket failed: " + ne.Err.Error()
+	}
+	if errno, ok := errors.AsType[syscall.Errno](err); ok {
+		return "the socket failed: " + errno.Error()
+	}
+	return "the socket ended"
 }
 
 // setHandlers routes control frames through the writer, in order with the data.
 func (c *conn) setHandlers() {
 	c.ws.SetPingHandler(func(data string) error {
-		c.heard.Store(c.server.clock.Load())
+		c.hear()
 		c.w.control(websocket.PongMessage, []byte(data))
 		return nil
 	})
 	c.ws.SetPongHandler(func(string) error {
-		c.heard.Store(c.server.clock.Load())
+		c.hear()
 		return nil
 	})
 	c.ws.SetCloseHandler(func(code int, _ string) error {
@@ -224,13 +258,21 @@ func (c *conn) setHandlers() {
 // check is called by the server's clock: it pings a quiet peer and gives up a
 // silent one.
 func (c *conn) check(now int64) {
+	// A write that had to wait and does so no longer is a sign of life: the
+	// peer's side took what was before it. One that did not wait proves nothing,
+	// the socket takes some for a peer that is gone.
+	writes := c.w.writes.Load()
+	if writes != c.writes && c.writes%2 == 1 {
+		c.heard.Store(now)
+	}
+	c.writes = writes
 	if c.delivering.Load() {
 		return
 	}
 	quiet := time.Duration(now - c.heard.Load())
 	switch {
 	case quiet >= time.Duration(c.server.cfg.PongTimeout):
-		_ = c.w.sock.Close()
+		c.w.fail(errSilent)
 	case quiet >= time.Duration(c.server.cfg.PingInterval) && time.Duration(now-c.pinged.Load()) >= time.Duration(c.server.cfg.PingInterval):
 		c.pinged.Store(now)
 		c.w.control(websocket.PingMessage, nil)

@@ -70,6 +70,7 @@ type listenerContext struct{}
 // health, then what is wrong with the upgrade, then limits, then auth.
 func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	addr, _ := r.Context().Value(listenerContext{}).(listenAddress)
+	hangUp(w, r)
 	if origin, ok := r.Header["Origin"]; ok && !s.originAllowed(origin) {
 		s.log.Warn("rejecting websocket listener request with Origin header", "origin", clip(strings.Join(origin, ", "), maxUserAgentLen))
 		w.WriteHeader(http.StatusForbidden)
@@ -80,13 +81,8 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "host not allowed; add it to allowed_hosts", http.StatusForbidden)
 		return
 	}
-	switch r.URL.Path {
-	case "/healthz":
-		return
-	case "/readyz":
-		if s.draining.Load() {
-			w.WriteHeader(http.StatusServiceUnavailable)
-		}
+	if r.URL.Path == "/healthz" || r.URL.Path == "/readyz" {
+		s.serveHealth(w, r)
 		return
 	}
 	if !checkUpgrade(w, r) {
@@ -123,15 +119,45 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.serve(ws, r, identity, addr)
 }
 
+// hangUp makes the answer to a request the last on its socket. An upgrade is
+// not answered, and is none the wiser. What is left of a request's body is not
+// waited for, but read for a moment: a socket that is closed over unread bytes
+// is reset, and the reset may overtake the answer.
+func hangUp(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Connection", "close")
+	if r.ContentLength != 0 {
+		// It cannot fail on a socket, and header_timeout is there if it does.
+		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyGrace))
+	}
+}
+
+// serveHealth answers a health check, which may keep its socket for the next.
+func (s *server) serveHealth(w http.ResponseWriter, r *http.Request) {
+	if r.Method != http.MethodGet && r.Method != http.MethodHead {
+		w.Header().Set("Allow", "GET, HEAD")
+		http.Error(w, "want GET", http.StatusMethodNotAllowed)
+		return
+	}
+	if r.ContentLength == 0 {
+		w.Header().Del("Connection")
+	}
+	if r.URL.Path == "/readyz" && s.draining.Load() {
+		w.WriteHeader(http.StatusServiceUnavailable)
+	}
+}
+
 // checkUpgrade answers what is not a WebSocket upgrade.
 func checkUpgrade(w http.ResponseWriter, r *http.Request) bool {
 	switch {
 	case r.Method != http.MethodGet:
 		w.Header().Set("Allow", http.MethodGet)
 		http.Error(w, "this is a websocket endpoint; want GET", http.StatusMethodNotAllowed)
+	case r.ContentLength != 0:
+		// Its body would be taken for frames.
+		http.Error(w, "this is a websocket endpoint; want no body", http.StatusBadRequest)
 	case !websocket.IsWebSocketUpgrade(r):
 		w.Header().Set("Upgrade", "websocket")
-		w.Header().Set("Connection", "Upgrade")
+		w.Header().Add("Connection", "Upgrade") // beside close
 		http.Error(w, "this is a websocket endpoint; want an upgrade", http.StatusUpgradeRequired)
 	case !slices.Contains(r.Header.Values("Sec-Websocket-Version"), "13"):
 		w.Header().Set("Sec-Websocket-Version", "13")
@@ -173,7 +199,7 @@ func (s *server) hostAllowed(header string, addr listenAddress) bool {
 // serve makes a connection of an upgraded socket and returns, so that what the
 // HTTP server holds for the request is freed.
 func (s *server) serve(ws *websocket.Conn, r *http.Request, identity string, addr listenAddress) {
-	_ = ws.NetConn().SetDeadline(time.Time{})
+	_ = ws.NetConn().SetDeadline(time.Time{}) // those of the request: a message may take as long as it needs
 	c := &conn{server: s, ws: ws}
 	c.w = newWriter(ws.NetConn(), &s.buffers, &s.work, func(messages, bytes int) { c.link.Written(messages, bytes) })
 	c.setHandlers()
@@ -196,7 +222,7 @@ func (s *server) serve(ws *websocket.Conn, r *http.Request, identity string, add
 	}
 	if err != nil {
 		s.open.Add(-1)
-		_ = ws.Close()
+		_ = bare(ws.NetConn()).Close()
 		return
 	}
 	s.conns[c] = struct{}{}
@@ -249,12 +275,16 @@ func (s *server) endAll(reason pluginsdk.CloseReason) {
 	s.work.Wait() // closeGrace at most
 }
 
-// httpServer serves the requests of one listener.
-func (s *server) httpServer(addr listenAddress) *http.Server {
+// httpServer serves the requests of one listener, whose sockets are in l until
+// they are upgraded. An upgrade ends all of its deadlines.
+func (s *server) httpServer(addr listenAddress, l *lobby) *http.Server {
 	return &http.Server{
 		Handler:           s,
 		ReadHeaderTimeout: time.Duration(s.cfg.HeaderTimeout),
+		ReadTimeout:       time.Duration(s.cfg.HeaderTimeout), // a body is not wanted: it has no time of its own
+		WriteTimeout:      time.Duration(s.cfg.HeaderTimeout), // answers are short
 		IdleTimeout:       time.Duration(s.cfg.HeaderTimeout),
+		ConnState:         l.track,
 		MaxHeaderBytes:    maxHeaderBytes,
 		BaseContext:       func(net.Listener) context.Context { return context.WithValue(s.life, listenerContext{}, addr) },
 		ErrorLog:          s.log.StandardLogger(&hclog.StandardLoggerOptions{ForceLevel: hclog.Debug}),

@@ -74,7 +74,7 @@ func (t *Transport) Serve(ctx context.Context, host *pluginsdk.Host) error {
 	for i, text := range cfg.Listen {
 		addr, err := parseListen(text)
 		if err == nil && addr.tls && certificate == nil {
-			err = fmt.Errorf("%w: %s needs tls = { cert_file = …, key_file = … }", pluginsdk.ErrInvalidConfig, text)
+			err = fmt.Errorf("%w: %s needs tls = { cert_file = …, key_file = … } %s", pluginsdk.ErrInvalidConfig, text, inConfigFile)
 		}
 		if err == nil {
 			err = checkExposure(addr, text, auth != nil)
@@ -89,10 +89,12 @@ func (t *Transport) Serve(ctx context.Context, host *pluginsdk.Host) error {
 			return errors.Join(fmt.Errorf("listening on %s: %w", text, err), g.Wait())
 		}
 		addr.url = bound
+		room := newLobby(l)
+		l = room
 		if addr.tls {
 			l = certificate.listener(l)
 		}
-		h := s.httpServer(addr)
+		h := s.httpServer(addr, room)
 		https = append(https, h)
 		g.Go(func() error {
 			if err := s.accept(h, l); err != nil {

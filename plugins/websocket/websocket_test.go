@@ -434,6 +434,7 @@ func TestInvalidConfigIsRefused(t *testing.T) {
 		return path
 	}
 	empty, open, short := file("empty", " \n", 0o600), file("open", "token", 0o644), file("short", "secret", 0o600)
+	binary, huge := file("binary", "\xff\xfe", 0o600), file("huge", strings.Repeat("x", maxSecretFile+1), 0o600)
 	for _, tt := range []struct {
 		name, config, want string
 	}{
@@ -443,7 +444,8 @@ func TestInvalidConfigIsRefused(t *testing.T) {
 		{"not a scheme", `{"listen":["http://127.0.0.1:0"]}`, "unsupported listen URL `http://127.0.0.1:0`"},
 		// websocket_transport_rejects_unauthenticated_non_loopback_startup
 		{"exposed", `{"listen":["ws://0.0.0.0:0"]}`, "refusing to start non-loopback websocket listener 0.0.0.0:0 without auth; configure auth"},
-		{"wss without certificate", `{"listen":["wss://127.0.0.1:0"]}`, "needs tls"},
+		{"exposed, and what to do", `{"listen":["ws://0.0.0.0:0"]}`, `auth = { mode = "signed-bearer-token" } in the transport "websocket" block of a configuration file (--config FILE); there is no flag for it`},
+		{"wss without certificate", `{"listen":["wss://127.0.0.1:0"]}`, "needs tls = { cert_file = …, key_file = … } in the transport \"websocket\" block of a configuration file (--config FILE)"},
 		{"missing certificate", `{"listen":["wss://127.0.0.1:0"],"tls":{"cert_file":"/nope.pem","key_file":"/nope.key"}}`, "tls.cert_file /nope.pem and tls.key_file /nope.key"},
 		{"pong before ping", `{"listen":["ws://127.0.0.1:0"],"ping_interval":"50s"}`, "pong_timeout is 45s, want more than ping_interval"},
 		// capability_token_args_require_token_file
@@ -454,6 +456,12 @@ func TestInvalidConfigIsRefused(t *testing.T) {
 		{"readable file", `{"listen":["ws://127.0.0.1:0"],"auth":{"mode":"capability-token","token_file":"` + open + `"}}`, "chmod 600 " + open},
 		{"relative file", `{"listen":["ws://127.0.0.1:0"],"auth":{"mode":"capability-token","token_file":"t"}}`, "auth.token_file must be an absolute path"},
 		{"missing file", `{"listen":["ws://127.0.0.1:0"],"auth":{"mode":"capability-token","token_file":"/nope"}}`, "failed to read websocket auth secret /nope"},
+		{"binary file", `{"listen":["ws://127.0.0.1:0"],"auth":{"mode":"capability-token","token_file":"` + binary + `"}}`, "failed to read websocket auth secret " + binary},
+		{"huge file", `{"listen":["ws://127.0.0.1:0"],"auth":{"mode":"capability-token","token_file":"` + huge + `"}}`, "has 65537 bytes, more than 65536"},
+		{"unknown mode", `{"listen":["ws://127.0.0.1:0"],"auth":{"mode":"basic"}}`, `auth.mode is "basic", want "capability-token" or "signed-bearer-token"`},
+		{"skew with a token", `{"listen":["ws://127.0.0.1:0"],"auth":{"mode":"capability-token","token_sha256":"00","max_clock_skew":"1s"}}`, `auth.max_clock_skew require auth.mode "signed-bearer-token"`},
+		{"negative skew", `{"listen":["ws://127.0.0.1:0"],"auth":{"mode":"signed-bearer-token","shared_secret_file":"/x","max_clock_skew":"-1s"}}`, "auth.max_clock_skew is -1s, want 0 or more"},
+		{"relative secret", `{"listen":["ws://127.0.0.1:0"],"auth":{"mode":"signed-bearer-token","shared_secret_file":"s"}}`, "auth.shared_secret_file must be an absolute path"},
 		// signed_bearer_args_require_mode_when_mode_specific_flags_are_set
 		{"issuer without mode", `{"listen":["ws://127.0.0.1:0"],"auth":{"issuer":"x"}}`, "require auth.mode"},
 		{"token and issuer", `{"listen":["ws://127.0.0.1:0"],"auth":{"mode":"capability-token","issuer":"x"}}`, `require auth.mode "signed-bearer-token"`},

@@ -1,15 +1,14 @@
 package websocket
 
 import (
-	"encoding/binary"
 	"errors"
 	"net"
 	"sync"
+	"sync/atomic"
 	"syscall"
+	"time"
 
 	"github.com/gorilla/websocket"
-
-	pluginsdk "github.com/transporthost/transporthost/plugin-sdk"
 )
 
 // maxPending is where a writer gives its peer up: more than a window of
@@ -39,13 +38,15 @@ func (b *buffers) get(size int) []byte {
 }
 
 func (b *buffers) put(p []byte) {
+	pool := &b.large
 	switch c := cap(p); {
 	case c < smallBuffer || c > keptBuffer:
+		return
 	case c < largeBuffer:
-		b.small.Put(&p)
-	default:
-		b.large.Put(&p)
+		pool = &b.small
 	}
+	kept := p // allocates, which the buffers that are not kept are spared
+	pool.Put(&kept)
 }
 
 // grow returns p with room for n more bytes, and for as many again as p has if
@@ -63,6 +64,14 @@ func (b *buffers) grow(p []byte, n int) []byte {
 	return grown
 }
 
+// partBytes is what the goroutine of a writer writes at a time: enough for its
+// system calls not to count, and what a peer that takes 1.5 KB/s takes within
+// the default pong_timeout.
+const partBytes = 64 << 10
+
+// politeTime is what TLS gets to say goodbye.
+const politeTime = time.Second
+
 // A writer is the outgoing half of one socket. What is appended during a batch
 // of the host leaves with one write that does not block; only what the socket
 // does not take goes to a goroutine, which ends when it is through.
@@ -71,24 +80,31 @@ func (b *buffers) grow(p []byte, n int) []byte {
 // message and blocks.
 type writer struct {
 	sock    net.Conn
+	bare    net.Conn        // the socket below TLS: it is closed without waiting
 	raw     syscall.RawConn // nil: every write blocks (TLS), and the goroutine does it
 	once    func(fd uintptr) bool
 	buffers *buffers
 	wg      *sync.WaitGroup // of the transport: counts the goroutine
 	written func(messages, bytes int)
 
-	mu       sync.Mutex // guards what follows; held across the write that does not block
-	buf      []byte     // frames to write
-	messages int        // of the host in buf
-	bytes    int        // of their payloads
-	busy     bool       // the goroutine runs
-	failed   bool       // nothing more is written
-	n        int        // of the last write
-	err      error
+	// writes counts the beginnings and the ends of the goroutine's writes: it is
+	// odd while one is under way.
+	writes atomic.Uint64
+
+	mu        sync.Mutex // guards what follows; held across the write that does not block
+	buf       []byte     // frames to write
+	queued    tally      // of buf
+	sent      tally      // written, and not reported
+	reporting bool       // a goroutine reports
+	busy      bool       // the goroutine runs
+	said      bool       // a close frame is appended: nothing may follow it
+	failed    bool       // nothing more is written
+	n         int        // of the last write
+	err       error      // of the last write; why it failed
 }
 
 func newWriter(sock net.Conn, b *buffers, wg *sync.WaitGroup, written func(messages, bytes int)) *writer {
-	w := &writer{sock: sock, buffers: b, wg: wg, written: written}
+	w := &writer{sock: sock, bare: bare(sock), buffers: b, wg: wg, written: written}
 	if s, ok := sock.(syscall.Conn); ok && canWriteOnce {
 		if raw, err := s.SyscallConn(); err == nil {
 			w.raw = raw
@@ -105,26 +121,27 @@ func newWriter(sock net.Conn, b *buffers, wg *sync.WaitGroup, written func(messa
 func (w *writer) message(p []byte) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.failed {
+	if w.failed || w.said {
 		return
 	}
 	w.appendLocked(websocket.TextMessage, p)
-	w.messages++
-	w.bytes += len(p)
+	w.queued.messages++
+	w.queued.bytes += len(p)
 }
 
 // control appends a control frame and writes it.
 func (w *writer) control(opcode int, p []byte) {
 	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.failed {
+	defer w.unlock()
+	if w.failed || w.said {
 		return
 	}
-	if len(w.buf)-w.bytes > maxPending {
-		w.failLocked()
+	if len(w.buf)-w.queued.bytes > maxPending {
+		w.failLocked(errNotRead)
 		return
 	}
 	w.appendLocked(opcode, p)
+	w.said = opcode == websocket.CloseMessage
 	w.flushLocked()
 }
 
@@ -138,7 +155,7 @@ func (w *writer) appendLocked(opcode int, p []byte) {
 // flush writes what is pending, as far as that does not block.
 func (w *writer) flush() {
 	w.mu.Lock()
-	defer w.mu.Unlock()
+	defer w.unlock()
 	w.flushLocked()
 }
 
@@ -149,16 +166,17 @@ func (w *writer) flushLocked() {
 	if w.raw != nil {
 		w.n, w.err = 0, nil
 		if err := w.raw.Write(w.once); err != nil {
-			w.failLocked()
+			w.failLocked(err)
 			return
 		}
 		if w.err != nil && !errors.Is(w.err, syscall.EAGAIN) && !errors.Is(w.err, syscall.EINTR) {
-			w.failLocked()
+			w.failLocked(w.err)
 			return
 		}
 		if w.n == len(w.buf) {
-			w.doneLocked(w.buf, w.messages, w.bytes)
-			w.buf, w.messages, w.bytes = nil, 0, 0
+			w.buffers.put(w.buf)
+			w.sent.add(w.queued)
+			w.buf, w.queued = nil, tally{}
 			return
 		}
 	}
@@ -168,102 +186,96 @@ func (w *writer) flushLocked() {
 	w.wg.Go(func() { w.drain(skip) })
 }
 
-func (w *writer) doneLocked(buf []byte, messages, bytes int) {
-	w.buffers.put(buf)
-	if messages > 0 {
-		w.written(messages, bytes)
+// unlock reports what has left, and unlocks. A report is a call out of the
+// writer, so it is made without the lock; it is made by one goroutine at a
+// time, so that reports come in the order of the writes.
+func (w *writer) unlock() {
+	for !w.reporting && w.sent != (tally{}) {
+		t := w.sent
+		w.sent = tally{}
+		w.reporting = true
+		w.mu.Unlock()
+		w.written(t.messages, t.bytes)
+		w.mu.Lock()
+		w.reporting = false
 	}
+	w.mu.Unlock()
 }
 
-// drain writes until nothing is pending. skip bytes are out already.
+// drain writes until nothing is pending, a part at a time: the host is told of
+// each, and sees that a slow peer takes what it gets. skip bytes are out
+// already.
 func (w *writer) drain(skip int) {
-	for {
-		w.mu.Lock()
-		buf, messages, bytes := w.buf, w.messages, w.bytes
-		if len(buf) == 0 || w.failed {
-			w.busy = false
-			w.mu.Unlock()
-			return
-		}
-		w.buf, w.messages, w.bytes = nil, 0, 0
-		w.mu.Unlock()
+	w.mu.Lock()
+	for len(w.buf) > 0 && !w.failed {
+		buf, out := w.buf, progress{frames: w.buf, left: w.queued}
+		w.buf, w.queued = nil, tally{}
+		w.sent.add(out.advance(skip))
+		for rest := buf[skip:]; len(rest) > 0 && !w.failed; {
+			part := rest[:min(len(rest), partBytes)]
+			rest = rest[len(part):]
+			w.unlock()
 
-		_, err := w.sock.Write(buf[skip:])
+			w.writes.Add(1)
+			_, err := w.sock.Write(part)
+			w.writes.Add(1)
+
+			w.mu.Lock()
+			if err != nil && !w.failed {
+				w.failLocked(err)
+			}
+			if err == nil {
+				w.sent.add(out.advance(len(part)))
+			}
+		}
+		w.buffers.put(buf)
 		skip = 0
-
-		w.mu.Lock()
-		if err != nil {
-			w.failLocked()
-			w.busy = false
-			w.mu.Unlock()
-			return
-		}
-		w.doneLocked(buf, messages, bytes)
-		w.mu.Unlock()
 	}
+	w.busy = false
+	w.unlock()
 }
 
 // failLocked ends the socket; its reader ends the connection.
-func (w *writer) failLocked() {
-	w.failed = true
-	w.buf, w.messages, w.bytes = nil, 0, 0
-	_ = w.sock.Close()
+func (w *writer) failLocked(err error) {
+	w.failed, w.err = true, err
+	w.buf, w.queued = nil, tally{}
+	_ = w.bare.Close()
 }
 
-// maxFrameHeader is the longest header of an unmasked frame.
-const maxFrameHeader = 10
-
-// appendFrame appends one unmasked frame (RFC 6455, section 5.2).
-func appendFrame(b []byte, opcode int, p []byte) []byte {
-	const final = 0x80
-	b = append(b, final|byte(opcode))
-	switch n := len(p); {
-	case n < 126:
-		b = append(b, byte(n))
-	case n <= 0xffff:
-		b = append(b, 126)
-		b = binary.BigEndian.AppendUint16(b, uint16(n))
-	default:
-		b = append(b, 127)
-		b = binary.BigEndian.AppendUint64(b, uint64(n))
-	}
-	return append(b, p...)
-}
-
-// closeFrame is the payload of a close frame. Text is cut to fit.
-func closeFrame(r pluginsdk.CloseReason) []byte {
-	const most = 123 // 125 less the code
-	return websocket.FormatCloseMessage(closeCode(r.Code), clip(r.Text, most))
-}
-
-// closeCode maps reasons to the codes of RFC 6455 and its registry.
-func closeCode(c pluginsdk.CloseCode) int {
-	switch c {
-	case pluginsdk.CloseNormal:
-		return websocket.CloseNormalClosure
-	case pluginsdk.CloseGoingAway, pluginsdk.ClosePluginLost:
-		return websocket.CloseGoingAway
-	case pluginsdk.CloseProtocol:
-		return websocket.CloseProtocolError
-	case pluginsdk.CloseInvalidData:
-		return websocket.CloseInvalidFramePayloadData
-	case pluginsdk.CloseTooLarge:
-		return websocket.CloseMessageTooBig
-	case pluginsdk.CloseSlow, pluginsdk.CloseOverloaded:
-		return websocket.CloseTryAgainLater
-	case pluginsdk.CloseUnauthorized:
-		return websocket.ClosePolicyViolation
-	case pluginsdk.CloseIdle:
-		return websocket.CloseGoingAway
-	}
-	return websocket.CloseInternalServerErr
-}
-
-// stop makes the writer write nothing more, and closes the socket.
-func (w *writer) stop() {
+// fail is failLocked for other goroutines, and waits for nothing.
+func (w *writer) fail(err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if !w.failed {
-		w.failLocked()
+		w.failLocked(err)
 	}
+}
+
+// whyFailed says why the writer closed the socket.
+func (w *writer) whyFailed() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if errors.Is(w.err, errSilent) || errors.Is(w.err, errNotRead) {
+		return w.err.Error()
+	}
+	return socketText(w.err)
+}
+
+// stop makes the writer write nothing more, and closes the socket. It returns
+// within politeTime.
+func (w *writer) stop() {
+	w.mu.Lock()
+	polite := !w.failed && !w.busy
+	if polite {
+		w.failed, w.err = true, net.ErrClosed
+		w.buf, w.queued = nil, tally{}
+	}
+	w.mu.Unlock()
+	if !polite {
+		w.fail(net.ErrClosed)
+		return
+	}
+	enough := time.AfterFunc(politeTime, func() { _ = w.bare.Close() })
+	defer enough.Stop()
+	_ = w.sock.Close()
 }

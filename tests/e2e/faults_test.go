@@ -5,14 +5,11 @@ package e2e
 import (
 	"fmt"
 	"net"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -165,88 +162,6 @@ func TestBadApplications(t *testing.T) {
 	})
 }
 
-// TestAPeerThatNeverReads floods five peers that do not read; the others are
-// served meanwhile, and the five are closed as slow.
-func TestAPeerThatNeverReads(t *testing.T) {
-	config := filepath.Join(t.TempDir(), "host.hcl")
-	command := self(t, "echo")
-	text := fmt.Sprintf(`
-application {
-  command = ["env", %q, %q]
-  mode    = "shared"
-}
-limits { slow_after = "2s" }
-transport "websocket" { listen = ["ws://127.0.0.1:0"] }
-`, command[1], command[2])
-	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	h := start(t, "--config", config)
-	fast := h.dial()
-	send(t, fast, `{"id":0,"method":"initialize","params":{"capabilities":{"optOutNotificationMethods":["noise"]}}}`)
-	receive(t, fast)
-	for range 5 {
-		slow := h.dial()
-		send(t, slow, `{"id":0,"method":"initialize","params":{}}`)
-	}
-	send(t, fast, `{"id":"go","method":"flood"}`)
-	if got := receive(t, fast); got != `{"jsonrpc":"2.0","id":"go","result":null}` {
-		t.Fatalf("got %s: a peer that opted out sees a notification", got)
-	}
-	deadline := time.Now().Add(limit)
-	for i := 1; ; i++ {
-		send(t, fast, fmt.Sprintf(`{"id":%d,"method":"m"}`, i))
-		if got, want := receive(t, fast), fmt.Sprintf(`{"jsonrpc":"2.0","id":%d,"result":null}`, i); got != want {
-			t.Fatalf("got %s, want %s", got, want)
-		}
-		if i%100 == 0 && h.status().Counters.Slow == 5 {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("%d of 5 were closed as slow", h.status().Counters.Slow)
-		}
-	}
-}
-
-func TestConnectionFlood(t *testing.T) {
-	h := start(t, "--listen", "ws://127.0.0.1:0", "--builtin", "echo")
-	var open, refused atomic.Int64
-	var wg sync.WaitGroup
-	var mu sync.Mutex
-	var conns []*websocket.Conn
-	slots := make(chan struct{}, 50)
-	const attempts = 3000 // against a limit of 1,000
-	for range attempts {
-		slots <- struct{}{}
-		wg.Go(func() {
-			defer func() { <-slots }()
-			ws, resp, err := websocket.DefaultDialer.Dial(h.url(), nil)
-			switch {
-			case err == nil:
-				open.Add(1)
-				mu.Lock()
-				conns = append(conns, ws)
-				mu.Unlock()
-			case resp != nil && resp.StatusCode == http.StatusServiceUnavailable && resp.Header.Get("Retry-After") != "":
-				refused.Add(1)
-			default:
-				t.Errorf("dialling: %v", err)
-			}
-		})
-	}
-	wg.Wait()
-	if open.Load() > 1000 || open.Load()+refused.Load() != attempts {
-		t.Errorf("%d opened and %d refused of %d", open.Load(), refused.Load(), attempts)
-	}
-	if open.Load() > 0 {
-		send(t, conns[0], `{"id":1,"method":"m"}`)
-		receive(t, conns[0])
-	}
-	for _, ws := range conns {
-		_ = ws.Close()
-	}
-}
-
 // TestBadStarts: what is wrong is said in the last line on stderr, and the
 // status tells wrong use from failure.
 func TestBadStarts(t *testing.T) {
@@ -275,6 +190,8 @@ func TestBadStarts(t *testing.T) {
 		{"bad listen", []string{"--listen", "tcp://x", "--builtin", "echo"}, 2, "unsupported --listen URL `tcp://x`; expected `stdio://`"},
 		{"host name", []string{"--listen", "ws://localhost:1", "--builtin", "echo"}, 2, "invalid websocket --listen URL `ws://localhost:1`; expected"},
 		{"exposed", []string{"--listen", "ws://0.0.0.0:0", "--builtin", "echo"}, 2, "refusing to start non-loopback websocket listener"},
+		{"exposed, and what to do", []string{"--listen", "ws://0.0.0.0:0", "--builtin", "echo"}, 2, "of a configuration file (--config FILE); there is no flag for it"},
+		{"TLS without a certificate", []string{"--listen", "wss://127.0.0.1:0", "--builtin", "echo"}, 2, "needs tls = { cert_file = …, key_file = … } in the transport \"websocket\" block of a configuration file (--config FILE)"},
 		{"remote", []string{"--remote", "--builtin", "echo"}, 2, `plugin not found: "remotecontrol": no file transport-remotecontrol in`},
 		{"port in use", []string{"--listen", "ws://" + taken.Addr().String(), "--builtin", "echo"}, 1, "the port is in use by e2e.test (pid " + fmt.Sprint(os.Getpid())},
 		{"no plugin directory", []string{"--plugin-dir", dir, "--builtin", "echo"}, 2, `plugin not found: "stdio"`},
