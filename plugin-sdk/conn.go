@@ -26,6 +26,7 @@ type Conn struct {
 	mu          sync.Mutex // guards what follows; never held across a call of the sink
 	toHost      transport.SendWindow
 	toPeer      transport.ReceiveWindow
+	untold      int             // bytes that have left since the host heard of it
 	checkpoints []chan struct{} // those who wait, oldest first
 	wake        chan struct{}   // one slot; nil until a Deliver has to wait
 	hostClosed  bool            // the host wants it ended
@@ -130,7 +131,15 @@ func (c *Conn) withCredit(ctx context.Context, n int, first, last, large bool, s
 func (c *Conn) Written(messages, bytes int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if credit := c.toPeer.Consumed(messages, bytes); credit != (transport.Credit{}) && !c.closed {
+	credit := c.toPeer.Consumed(messages, bytes)
+	c.untold += bytes
+	if credit == (transport.Credit{}) && c.untold < transport.WindowBytes/4 {
+		return
+	}
+	// The pieces of a large message were returned as they came. That the peer
+	// takes them is told all the same: it is no slow one.
+	c.untold = 0
+	if !c.closed {
 		c.host.server.Credit(c.id, credit)
 	}
 }

@@ -14,6 +14,7 @@ import (
 
 	pluginsdk "github.com/transporthost/transporthost/plugin-sdk"
 	"github.com/transporthost/transporthost/plugin-sdk/pluginsdktest"
+	"github.com/transporthost/transporthost/shared/transport"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -191,6 +192,32 @@ func TestAConnectionWithoutCreditWaitsAlone(t *testing.T) {
 	<-done
 	if sent != 4 {
 		t.Errorf("%d messages of 64 KiB were sent into a window of 256 KiB, want 4", sent)
+	}
+}
+
+// TestProgressOfALargeMessageIsTold: the credit of its pieces came back when they
+// arrived, and the host must still hear that the peer takes them.
+func TestProgressOfALargeMessageIsTold(t *testing.T) {
+	tr := newPipes()
+	h := pluginsdktest.Start(t, tr, pluginsdk.StartParams{})
+	conn, inbox, err := (<-tr.host).OpenInbox(pluginsdk.Opened{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	id, _ := h.NextOpened()
+	const pieces = 30
+	h.Send(id, make([]byte, pieces*transport.PieceBytes+1))
+	if _, err := inbox.Receive(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for i := range pieces {
+		if c := h.NextCredit(id); c != (transport.Credit{Bytes: transport.PieceBytes}) {
+			t.Fatalf("credit %d is %+v, want that of a piece", i, c)
+		}
+	}
+	conn.Written(0, transport.WindowBytes/4)
+	if c := h.NextCredit(id); c != (transport.Credit{}) {
+		t.Errorf("credit %+v, want one of nothing", c)
 	}
 }
 

@@ -355,6 +355,33 @@ func TestStalledPeerIsClosedAsSlow(t *testing.T) {
 	})
 }
 
+// TestSteadyReaderIsNotSlow: a large message takes longer than the limit to
+// drain, and all its credit but the end's came back when it arrived.
+func TestSteadyReaderIsNotSlow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, a, w, app := setUp(t, consume, Config{SlowAfter: 30 * time.Second})
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- r.Run(ctx) }()
+		open1(a, transport.Opened{})
+		for range 6 {
+			if err := app.sessions[0].conn.Send(bytes.Repeat([]byte("x"), 64<<10)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for range 20 { // 100 s, in which the plugin tells that bytes leave
+			time.Sleep(5 * time.Second)
+			a.Credit(1, transport.Credit{})
+		}
+		synctest.Wait()
+		if len(w.closed()) != 0 {
+			t.Errorf("closed: %v", w.closed())
+		}
+		cancel()
+		<-done
+	})
+}
+
 func TestLargeMessageGoesInPiecesAsCreditAllows(t *testing.T) {
 	_, a, w, app := setUp(t, consume, Config{})
 	open1(a, transport.Opened{})

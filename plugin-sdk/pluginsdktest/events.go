@@ -117,6 +117,7 @@ func (h *Host) Credit(conn transport.ConnID, c transport.Credit) {
 	if err := w.toPeer.Return(c); err != nil {
 		h.t.Errorf("connection %d: %v", conn, err)
 	}
+	h.add(Event{Conn: conn, Credit: &c})
 	h.flushLocked(conn, w)
 }
 

@@ -35,6 +35,7 @@ type Event struct {
 	Finish  bool
 	Closed  *transport.CloseReason
 
+	Credit   *transport.Credit    // what has left for the peer
 	Rejected *transport.Rejection // what the peer sent is no message
 }
 
@@ -204,6 +205,13 @@ func (h *Host) NextCursor(conn transport.ConnID) ([]byte, transport.Cursor) {
 	h.t.Helper()
 	e := h.next(conn, "message", func(e Event) bool { return e.Message != nil })
 	return e.Message, e.Cursor
+}
+
+// NextCredit waits until the transport returns credit, or tells with none that
+// bytes have left.
+func (h *Host) NextCredit(conn transport.ConnID) transport.Credit {
+	h.t.Helper()
+	return *h.next(conn, "credit", func(e Event) bool { return e.Credit != nil }).Credit
 }
 
 // NextRejected waits until the transport rejects something of the peer.
