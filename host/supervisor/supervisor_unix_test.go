@@ -67,6 +67,7 @@ func (p testPlugin) Serve(ctx context.Context, h *pluginsdk.Host) error {
 	}
 	h.Ready("test:")
 	if p.behaviour == "reports" {
+		awaitFile(ctx, os.Getenv(gate)) // the host must have seen that it is ready
 		for _, s := range reports() {
 			h.ReportStatus(s)
 		}
@@ -76,6 +77,24 @@ func (p testPlugin) Serve(ctx context.Context, h *pluginsdk.Host) error {
 		select {}
 	}
 	return nil
+}
+
+// gate is in the environment of a plugin that waits for a file.
+const gate = "TEST_PLUGIN_GATE"
+
+func awaitFile(ctx context.Context, path string) {
+	look := time.NewTicker(time.Millisecond)
+	defer look.Stop()
+	for {
+		if _, err := os.Stat(path); err == nil {
+			return
+		}
+		select {
+		case <-look.C:
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 func (p testPlugin) Drain(ctx context.Context) error {
@@ -387,9 +406,15 @@ func TestFailedPluginCanBeRestarted(t *testing.T) {
 // TestWhatAPluginReports is shown, and logged once per change.
 func TestWhatAPluginReports(t *testing.T) {
 	var log lockedBuffer
-	r := start(t, "reports", func(_ *Spec, o *Options) {
+	open := filepath.Join(t.TempDir(), "open")
+	r := start(t, "reports", func(s *Spec, o *Options) {
+		s.Env[gate] = open
 		o.Logger = hclog.New(&hclog.LoggerOptions{Level: hclog.Info, Output: &log, DisableTime: true})
 	})
+	r.await("ready", isReady)
+	if err := os.WriteFile(open, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
 	s := r.await("reporting the last", func(s Status) bool { return s.Reported != nil && s.Reported.State == "last" })
 	if s.State != Ready || s.Cause != "" {
 		t.Errorf("status is %+v, want ready without a cause", s)
