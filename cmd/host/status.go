@@ -71,6 +71,9 @@ func printStatus(io streams, s host.Status) error {
 	if a.Cause != "" {
 		fmt.Fprintf(w, "\t\tlast failure: %s\n", a.Cause)
 	}
+	if a.Late > 0 || a.Dropped > 0 || a.LeftOut > 0 {
+		fmt.Fprintf(w, "\t\tanswers: %d late, %d to nobody; %d messages left out\n", a.Late, a.Dropped, a.LeftOut)
+	}
 	for _, p := range s.Plugins {
 		fmt.Fprintf(w, "%s\t%s\tsince %s", p.Instance, p.State, p.Since.Format(time.TimeOnly))
 		if p.PID != 0 {

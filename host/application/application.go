@@ -62,6 +62,11 @@ type Conn interface {
 	// cause of ctx.
 	SendWait(ctx context.Context, p []byte) error
 
+	// Forgotten takes n requests of the peer out of those in flight without an
+	// answer: the peer has cancelled them, and they may never get one. A negative
+	// n puts them back, right before an answer that comes after all is sent.
+	Forgotten(n int)
+
 	// Consumed says that so many delivered messages, of so many bytes together,
 	// have been taken by the application: the peer may send as much again.
 	Consumed(messages, bytes int)
@@ -78,5 +83,8 @@ type Status struct {
 	Children int    `json:"children"`        // processes that run now
 	InFlight int    `json:"in_flight"`       // requests of peers without an answer yet
 	Restarts int    `json:"restarts"`        // of a shared child
+	Late     int    `json:"late_answers"`    // of peers of a shared child, to what another had answered or nobody asks any more
+	Dropped  int    `json:"dropped_answers"` // of a shared child, to what no peer asks
+	LeftOut  int    `json:"left_out"`        // messages that a lossless peer did not take in time, or an application did not read
 	Cause    string `json:"cause,omitempty"` // of the last failure, one line
 }

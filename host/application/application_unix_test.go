@@ -97,10 +97,11 @@ func stay() {
 
 // fakeConn is a connection that records what the application sends.
 type fakeConn struct {
-	mu       sync.Mutex
-	sent     chan string
-	consumed transport.Credit
-	closed   chan transport.CloseReason
+	mu        sync.Mutex
+	sent      chan string
+	consumed  transport.Credit
+	forgotten int
+	closed    chan transport.CloseReason
 }
 
 func newFakeConn() *fakeConn {
@@ -120,6 +121,11 @@ func (c *fakeConn) Consumed(m, b int) {
 	defer c.mu.Unlock()
 	c.consumed.Messages += m
 	c.consumed.Bytes += b
+}
+func (c *fakeConn) Forgotten(n int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.forgotten += n
 }
 func (c *fakeConn) Close(r transport.CloseReason) { c.closed <- r }
 

@@ -100,9 +100,12 @@ func (s *socketEnd) end(err error, clean bool) {
 func (s *socketEnd) ended() <-chan struct{} { return s.done }
 func (s *socketEnd) ending() (string, bool) { return s.text, s.clean }
 
-// within reports whether the socket ended in time.
-func (s *socketEnd) within(d time.Duration) bool {
-	t := time.NewTimer(d)
+func (s *socketEnd) deaf(err error) string {
+	return fmt.Sprintf("application %q takes nothing any more: %v", s.name, err)
+}
+
+func (s *socketEnd) gone(within time.Duration) bool {
+	t := time.NewTimer(within)
 	defer t.Stop()
 	select {
 	case <-s.done:
@@ -168,7 +171,7 @@ func (s *stream) finish() { _ = s.conn.CloseWrite() }
 
 func (s *stream) stop() {
 	s.finish()
-	if !s.within(s.grace) {
+	if !s.gone(s.grace) {
 		_ = s.conn.Close()
 		<-s.done // the reader sees it
 	}
@@ -256,7 +259,7 @@ func (s *webSocket) finish() {
 
 func (s *webSocket) stop() {
 	s.finish()
-	if !s.within(s.grace) {
+	if !s.gone(s.grace) {
 		_ = s.conn.Close()
 		<-s.done // the reader sees it
 	}

@@ -13,24 +13,19 @@ import (
 // without allocating.
 type Echo struct {
 	buffers sync.Pool
-	late    sync.WaitGroup // goroutines that wait for room on a lossless connection
-	life    context.Context
-	end     context.CancelCauseFunc
-	begun   chan struct{} // closed when life is there
+	crew    *crew // waits for room on lossless connections
 }
 
 var _ App = (*Echo)(nil)
 
 // NewEcho makes the application.
-func NewEcho() *Echo { return &Echo{begun: make(chan struct{})} }
+func NewEcho() *Echo { return &Echo{crew: newCrew()} }
 
 // Run implements [App].
 func (e *Echo) Run(ctx context.Context) error {
-	e.life, e.end = context.WithCancelCause(ctx)
-	close(e.begun)
+	e.crew.begin(ctx)
 	<-ctx.Done()
-	e.end(context.Cause(ctx))
-	e.late.Wait()
+	e.crew.dismiss()
 	return context.Cause(ctx)
 }
 
@@ -97,14 +92,16 @@ func (s *echoSession) sendLate(answer []byte, size int) bool {
 		if !errors.Is(s.conn.Send(answer), transport.ErrOverloaded) {
 			return false
 		}
-		s.app.late.Go(s.flush)
+		if !s.app.crew.hire(s.flush) {
+			return false // the application has ended
+		}
 	}
 	s.queue = append(s.queue, lateAnswer{payload: append([]byte(nil), answer...), size: size})
 	return true
 }
 
 func (s *echoSession) flush() {
-	<-s.app.begun
+	<-s.app.crew.begun
 	for {
 		s.mu.Lock()
 		if len(s.queue) == 0 || s.closed {
@@ -114,13 +111,13 @@ func (s *echoSession) flush() {
 		}
 		a := s.queue[0]
 		s.mu.Unlock()
-		if s.conn.SendWait(s.app.life, a.payload) == nil {
+		if s.conn.SendWait(s.app.crew.life, a.payload) == nil {
 			s.conn.Consumed(1, a.size)
 		}
 		s.mu.Lock()
 		s.queue = s.queue[1:]
 		s.mu.Unlock()
-		if s.app.life.Err() != nil {
+		if s.app.crew.life.Err() != nil {
 			s.Closed(transport.CloseReason{})
 		}
 	}

@@ -2,40 +2,42 @@ package application
 
 import (
 	"bytes"
-	"errors"
+	"fmt"
 	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 
 	"github.com/transporthost/transporthost/shared/transport"
 )
 
-// noPeer is what the application's requests are answered with while nobody is
-// there to answer.
-const noPeer = "no peer is connected"
-
 // An exchange is the bookkeeping of one application behind many peers: whose
-// answer is whose. Ids of peers are replaced by ids of its own on the way in
-// and restored byte by byte on the way out; everything else of a message stays
-// as it is.
+// answer is whose. Ids of peers, and those of the application, are replaced by
+// ids of its own on the way in and restored byte by byte on the way out;
+// everything else of a message stays as it is. Its own ids are never used
+// twice, so an answer that is late meets no other question.
 //
-// One mutex guards it all, and is held while answers are queued on connections:
-// that does not block, and nothing that it calls calls back. So what one side
-// sends reaches the other in its order.
+// One mutex guards the books. What costs time with a message's size (reading
+// it, copying it) happens outside: nobody waits for a stranger's message.
+// Nothing that is called under the mutex blocks or calls back.
 type exchange struct {
 	framing transport.Framing
+	crew    *crew
 	wake    chan struct{} // one slot: there is something for the application
+	ids     atomic.Uint64 // the last one given out
+	leftOut atomic.Int64  // messages that a peer, or the application, did not take in time
+	targets []*peer       // of fromApplication, which uses it anew each time
 
 	mu     sync.Mutex // guards what follows
 	peers  map[*peer]struct{}
-	lastID uint64
-	asked  map[uint64]*question // of peers, under the ids that the application sees
-	tokens map[uint64]token     // progress tokens, under the ones that it sees
-	asks   map[string]*poll     // requests of the application, under its id as spelled
-
-	out  []byte // frames for the application
-	owed []debt // what is counted as consumed once out is written
-	down string // why nothing is taken; empty while the application runs or will
+	crowd  chan struct{} // closed when a peer joins; nil while nobody waits
+	asked  map[uint64]*question
+	tokens map[uint64]token // progress tokens, under the ones that the application sees
+	polls  polls
+	in     inlet
+	run    int    // how many processes there were
+	alive  bool   // there is one
+	down   string // why nothing is taken; empty while the application runs or will
 
 	start       startState
 	starter     uint64 // the id under which initialize is on its way
@@ -47,7 +49,7 @@ type exchange struct {
 
 	late    int // answers of peers that came after another's
 	dropped int // answers of the application that nobody waits for
-	inLine  int // requests of peers without an answer
+	inLine  int // requests of peers that somebody waits for
 }
 
 type startState uint8
@@ -59,26 +61,18 @@ const (
 	again                      // it is on its way to a new process; everything else waits
 )
 
-// A peer is one connection's half.
-type peer struct {
-	x    *exchange
-	conn Conn
-
-	// Guarded by x.mu.
-	asked       map[string]uint64 // its open requests, as it spelled their ids
-	initialized bool
-	optOut      []string // notifications that it does not want
-	gone        bool
-}
-
 type asker struct {
 	peer *peer
 	id   []byte
 }
 
+// A question is a request of a peer, under the id that the application sees.
 type question struct {
 	asker
-	token uint64 // 0: none
+	id        uint64
+	token     uint64 // 0: none
+	sent      bool   // it has left the inlet
+	cancelled bool
 }
 
 type token struct {
@@ -86,32 +80,38 @@ type token struct {
 	original []byte
 }
 
-// A poll is a request of the application that was put to peers.
-type poll struct{ open map[*peer]struct{} }
-
-type debt struct {
-	conn            Conn
-	messages, bytes int
-}
-
 func newExchange(f transport.Framing) *exchange {
 	return &exchange{
-		framing: f, wake: make(chan struct{}, 1), peers: make(map[*peer]struct{}),
-		asked: make(map[uint64]*question), tokens: make(map[uint64]token), asks: make(map[string]*poll),
+		framing: f, crew: newCrew(), wake: make(chan struct{}, 1), peers: make(map[*peer]struct{}),
+		asked: make(map[uint64]*question), tokens: make(map[uint64]token), polls: newPolls(),
 	}
 }
 
 func (x *exchange) join(c Conn) *peer {
-	p := &peer{x: x, conn: c, asked: make(map[string]uint64)}
+	p := &peer{x: x, conn: c, asked: make(map[string]*question)}
+	p.out = backlog{conn: c, crew: x.crew, leftOut: &x.leftOut}
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.peers[p] = struct{}{}
+	if x.crowd != nil {
+		close(x.crowd)
+		x.crowd = nil
+	}
 	return p
 }
 
-// toApplication queues a frame. The bytes are copied.
-func (x *exchange) toApplication(p []byte) {
-	x.out = transport.AppendFrame(x.out, p, x.framing)
+// push queues a message for the application.
+func (x *exchange) push(it inbound) {
+	x.in.push(it)
+	x.wakeUp()
+}
+
+// say queues words of this side for the application.
+func (x *exchange) say(payload []byte) {
+	if !x.in.say(payload) {
+		x.leftOut.Add(1)
+		return
+	}
 	x.wakeUp()
 }
 
@@ -122,28 +122,32 @@ func (x *exchange) wakeUp() {
 	}
 }
 
-// owe counts a message of a peer as consumed once it is written.
-func (x *exchange) owe(c Conn, size int) {
-	if n := len(x.owed); n > 0 && x.owed[n-1].conn == c {
-		x.owed[n-1].messages++
-		x.owed[n-1].bytes += size
-		return
+// A cut is a part of a message that is replaced.
+type cut struct {
+	start, end int
+	by         []byte
+}
+
+// replace returns a copy of p with the parts replaced. There are two at most.
+func replace(p []byte, cuts ...cut) []byte {
+	if len(cuts) == 2 && cuts[0].start > cuts[1].start {
+		cuts[0], cuts[1] = cuts[1], cuts[0]
 	}
-	x.owed = append(x.owed, debt{c, 1, size})
+	size := len(p)
+	for _, c := range cuts {
+		size += len(c.by) - (c.end - c.start)
+	}
+	out, at := make([]byte, 0, size), 0
+	for _, c := range cuts {
+		out = append(out, p[at:c.start]...)
+		out = append(out, c.by...)
+		at = c.end
+	}
+	return append(out, p[at:]...)
 }
 
-func (x *exchange) newID() uint64 {
-	x.lastID++
-	return x.lastID
-}
-
-// splice returns a copy of p with the bytes from start to end replaced.
-func splice(p []byte, start, end int, by []byte) []byte {
-	out := make([]byte, 0, len(p)-(end-start)+len(by))
-	out = append(out, p[:start]...)
-	out = append(out, by...)
-	return append(out, p[end:]...)
-}
+// idCut replaces the id of a message.
+func idCut(m transport.Message, by []byte) cut { return cut{m.IDAt, m.IDAt + len(m.ID), by} }
 
 func number(n uint64) []byte { return strconv.AppendUint(nil, n, 10) }
 
@@ -155,147 +159,206 @@ func (x *exchange) forget(id uint64) *question {
 	}
 	delete(x.asked, id)
 	delete(x.tokens, q.token)
-	x.inLine--
+	delete(q.peer.asked, string(q.asker.id))
+	if q.cancelled {
+		q.peer.cancelled = slices.DeleteFunc(q.peer.cancelled, func(c *question) bool { return c == q })
+	} else {
+		x.inLine--
+	}
 	return q
 }
 
-// A delivery waits for room on a lossless connection.
-type delivery struct {
-	conn    Conn
-	payload []byte
+// answer brings the answer to a question to its peer. The lock need not be
+// held.
+func (q *question) answer(p []byte) {
+	if q.cancelled {
+		q.peer.conn.Forgotten(-1)
+	}
+	q.peer.out.answer(p, q.asker.id)
 }
 
-// fromApplication takes one message of the application. What it returns could
-// not be queued without waiting; the caller waits, in this order.
-func (x *exchange) fromApplication(payload []byte, m transport.Message) (waiting []delivery) {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	send := func(p *peer, payload []byte) {
-		if errors.Is(p.conn.Send(payload), transport.ErrOverloaded) {
-			waiting = append(waiting, delivery{p.conn, payload})
-		}
-	}
+// fromApplication takes one message of the application. Only one goroutine
+// calls it at a time. The result, if not empty, is what went wrong with the
+// application as a whole.
+func (x *exchange) fromApplication(payload []byte, m transport.Message) (cause string) {
 	switch m.Kind {
 	case transport.Request:
-		x.put(payload, m, send)
+		x.put(payload, m)
 	case transport.Notification:
-		x.broadcast(payload, m, send)
+		x.broadcast(payload, m)
 	default:
-		x.answered(payload, m, send)
+		return x.answered(payload, m)
 	}
-	return waiting
-}
-
-// put puts a request of the application to all peers.
-func (x *exchange) put(payload []byte, m transport.Message, send func(*peer, []byte)) {
-	q := &poll{open: make(map[*peer]struct{})}
-	for p := range x.peers {
-		if p.initialized {
-			q.open[p] = struct{}{}
-		}
-	}
-	if len(q.open) == 0 {
-		x.toApplication(transport.AppendError(nil, m.ID, transport.CodeInternalError, noPeer))
-		return
-	}
-	x.asks[string(m.ID)] = q
-	for p := range q.open {
-		send(p, payload)
-	}
+	return ""
 }
 
 // broadcast gives a notification to those who want it; progress, to its owner.
-func (x *exchange) broadcast(payload []byte, m transport.Message, send func(*peer, []byte)) {
+func (x *exchange) broadcast(payload []byte, m transport.Message) {
 	if string(m.Method) == "notifications/progress" {
-		start, end, ok := transport.Find(payload, "params", "progressToken")
-		if !ok {
-			return
-		}
-		n, err := strconv.ParseUint(string(payload[start:end]), 10, 64)
-		t, known := x.tokens[n]
-		if err != nil || !known {
-			return // its request is answered, or its peer has left
-		}
-		send(t.peer, splice(payload, start, end, t.original))
+		x.progress(payload)
 		return
 	}
-	for p := range x.peers {
-		if p.initialized && !slices.Contains(p.optOut, string(m.Method)) {
-			send(p, payload)
+	if path := namesPoll(m.Method); path != nil {
+		if start, end, ok := transport.Find(payload, path...); ok {
+			x.closing(payload, m, start, end)
+			return
 		}
+	}
+	x.mu.Lock()
+	x.targets = x.targets[:0]
+	for p := range x.peers {
+		if p.wants(m.Method) {
+			x.targets = append(x.targets, p)
+		}
+	}
+	x.mu.Unlock()
+	x.tell(payload)
+}
+
+// tell brings a notification to the targets.
+func (x *exchange) tell(payload []byte) {
+	for i, p := range x.targets {
+		p.out.tell(payload)
+		x.targets[i] = nil
 	}
 }
 
-// answered brings an answer of the application to its asker.
-func (x *exchange) answered(payload []byte, m transport.Message, send func(*peer, []byte)) {
-	id, err := strconv.ParseUint(string(m.ID), 10, 64)
-	if err != nil {
-		x.dropped++
+func (x *exchange) progress(payload []byte) {
+	start, end, ok := transport.Find(payload, "params", "progressToken")
+	if !ok {
 		return
 	}
-	if id == x.starter && (x.start == starting || x.start == again) {
-		x.initializeAnswered(payload, m)
-		return
+	n, err := strconv.ParseUint(string(payload[start:end]), 10, 64)
+	x.mu.Lock()
+	t, known := x.tokens[n]
+	x.mu.Unlock()
+	if err != nil || !known {
+		return // its request is answered, or its peer has left
+	}
+	t.peer.out.tell(replace(payload, cut{start, end, t.original}))
+}
+
+// answered brings an answer of the application to its asker.
+func (x *exchange) answered(payload []byte, m transport.Message) (cause string) {
+	id, err := strconv.ParseUint(string(m.ID), 10, 64)
+	x.mu.Lock()
+	if err == nil && id == x.starter && (x.start == starting || x.start == again) {
+		defer x.mu.Unlock()
+		return x.initializeAnswered(payload, m)
 	}
 	q := x.forget(id)
 	if q == nil {
 		x.dropped++
-		return
 	}
-	delete(q.peer.asked, string(q.id))
-	send(q.peer, splice(payload, m.IDAt, m.IDAt+len(m.ID), q.id))
+	x.mu.Unlock()
+	if q != nil {
+		q.answer(replace(payload, idCut(m, q.asker.id)))
+	}
+	return ""
 }
 
-func (x *exchange) initializeAnswered(payload []byte, m transport.Message) {
+func (x *exchange) initializeAnswered(payload []byte, m transport.Message) (cause string) {
 	replay := x.start == again
-	if m.Kind != transport.Response {
-		x.start = fresh
-		for _, a := range x.waiting {
-			if !a.peer.gone {
-				_ = a.peer.conn.Send(splice(payload, m.IDAt, m.IDAt+len(m.ID), a.id))
-			}
-		}
-		x.waiting = nil
-	} else {
+	if m.Kind == transport.Response {
 		x.start = started
 		x.result = bytes.Clone(transport.Field(payload, "result"))
 		x.answerWaiting(x.result)
+	} else {
+		x.start = fresh
+		x.initialized = nil
+		for _, a := range x.waiting {
+			a.peer.out.answer(replace(payload, idCut(m, a.id)), a.id)
+		}
+		x.waiting = nil
+		// For this process nobody is: the next initialize is the first.
+		for p := range x.peers {
+			p.initialized = false
+		}
+		if replay {
+			cause = "refused, after its restart, the initialize that the process before had accepted; peers have to initialize again"
+		}
 	}
 	if replay {
 		// What waited for this comes behind the notification that the first
 		// process got.
-		held := x.out
-		x.out = nil
-		if x.initialized != nil && x.start == started {
-			x.toApplication(x.initialized)
+		if x.initialized != nil {
+			x.in.queue = slices.Insert(x.in.queue, 0, inbound{payload: x.initialized, stays: true})
 		}
-		x.out = append(x.out, held...)
 		x.wakeUp()
 	}
+	return cause
 }
 
-// take returns what is to be written, and what is consumed with it. buf is used
-// for what comes next.
-func (x *exchange) take(buf []byte) ([]byte, []debt) {
+// answerWaiting gives the result of initialize to those who wait for it.
+func (x *exchange) answerWaiting(result []byte) {
+	for _, a := range x.waiting {
+		// First the answer, then what is for the initialized (spec 7.5).
+		a.peer.out.answer(answerWith(a.id, result), a.id)
+		a.peer.initialized = true
+	}
+	x.waiting = nil
+}
+
+// take returns what is to be written next, in buf.
+func (x *exchange) take(buf []inbound) []inbound {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if x.start == again {
-		return buf[:0], nil // only its initialize, which revive has returned
+		return buf[:0] // only its initialize, which revive has returned
 	}
-	out, owed := x.out, x.owed
-	x.out, x.owed = buf[:0], nil
-	return out, owed
+	return x.in.take(buf)
+}
+
+// repay returns the credit for messages that are written, or never will be.
+func repay(items []inbound) {
+	for i := 0; i < len(items); {
+		p, n, bytes := items[i].from, 0, 0
+		for ; i < len(items) && items[i].from == p; i++ {
+			n++
+			bytes += items[i].size
+		}
+		if p != nil {
+			p.conn.Consumed(n, bytes)
+		}
+	}
+}
+
+// behind returns what to wait for before more is taken from the application:
+// a lossless peer that does not read, if it is the only one, or company for
+// it. Both are nil if there is nothing to wait for.
+func (x *exchange) behind() (room, crowd <-chan struct{}) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if len(x.peers) != 1 {
+		return nil, nil
+	}
+	for p := range x.peers {
+		room = p.out.catchUp()
+	}
+	if room == nil {
+		return nil, nil
+	}
+	if x.crowd == nil {
+		x.crowd = make(chan struct{})
+	}
+	return room, x.crowd
+}
+
+// replaying reports whether the new process has not answered its initialize.
+func (x *exchange) replaying() bool {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.start == again
 }
 
 // died answers everything that the application has left open. If it will not
 // come back, down says why, and requests are answered with that from now on.
 func (x *exchange) died(text, down string) {
 	x.mu.Lock()
-	x.down = down
-	for id, q := range x.asked {
-		x.forget(id)
-		delete(q.peer.asked, string(q.id))
-		q.peer.answer(q.id, transport.CodeInternalError, text)
+	x.down, x.alive = down, false
+	var open []*question
+	for id := range x.asked {
+		open = append(open, x.forget(id))
 	}
 	switch x.start {
 	case starting:
@@ -303,21 +366,42 @@ func (x *exchange) died(text, down string) {
 	case again:
 		x.start = started // the next process gets it again
 	}
+	var waiting []asker
 	if x.start == fresh || down != "" {
-		for _, a := range x.waiting {
-			a.peer.answer(a.id, transport.CodeInternalError, text)
+		waiting, x.waiting = x.waiting, nil
+	}
+	type ask struct {
+		peer *peer
+		id   uint64
+	}
+	var asks []ask
+	for id, q := range x.polls.clear() {
+		for p := range q.open {
+			asks = append(asks, ask{p, id})
 		}
-		x.waiting = nil
 	}
-	clear(x.asks)
 	clear(x.tokens)
-	x.out = nil
-	owed := x.owed
-	x.owed = nil
+	items := x.in.drain()
+	lsp := x.lsp
 	x.mu.Unlock()
-	for _, d := range owed {
-		d.conn.Consumed(d.messages, d.bytes)
+	for _, q := range open {
+		q.answer(transport.AppendError(nil, q.asker.id, transport.CodeInternalError, text))
 	}
+	for _, a := range waiting {
+		a.peer.answer(a.id, transport.CodeInternalError, text)
+	}
+	for _, a := range asks {
+		a.peer.out.tell(cancellation(lsp, a.id, text))
+	}
+	repay(items)
+}
+
+// cancellation is the notification that a request is not to be answered.
+func cancellation(lsp bool, id uint64, reason string) []byte {
+	if lsp {
+		return fmt.Appendf(nil, `{"jsonrpc":"2.0","method":"$/cancelRequest","params":{"id":%d}}`, id)
+	}
+	return fmt.Appendf(nil, `{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":%d,"reason":%s}}`, id, quote(reason))
 }
 
 // revive prepares for a new process. What it returns, if anything, is the
@@ -326,7 +410,8 @@ func (x *exchange) died(text, down string) {
 func (x *exchange) revive() []byte {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	x.down = ""
+	x.down, x.alive = "", true
+	x.run++
 	if x.start != started {
 		return nil
 	}
@@ -335,6 +420,6 @@ func (x *exchange) revive() []byte {
 		x.start = fresh
 		return nil
 	}
-	x.start, x.starter = again, x.newID()
-	return transport.AppendFrame(nil, splice(x.request, m.IDAt, m.IDAt+len(m.ID), number(x.starter)), x.framing)
+	x.start, x.starter = again, x.ids.Add(1)
+	return transport.AppendFrame(nil, replace(x.request, idCut(m, number(x.starter))), x.framing)
 }

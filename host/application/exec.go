@@ -2,6 +2,7 @@ package application
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"sync"
 
@@ -54,6 +55,9 @@ func (p *process) next() ([]byte, error)  { return p.out.Next() }
 func (p *process) drain()                 { _, _ = io.Copy(io.Discard, p.stdout) }
 func (p *process) finish()                { _ = p.stdin.Close() }
 func (p *process) ended() <-chan struct{} { return p.exited }
+func (p *process) deaf(error) string {
+	return fmt.Sprintf("application %q closed its stdin", p.command.name())
+}
 func (p *process) ending() (string, bool) { return p.child.ending(), p.clean() }
 func (p *process) release()               { p.closePipes() }
 func (p *process) logger() hclog.Logger   { return p.log }

@@ -7,6 +7,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/hashicorp/go-hclog"
 
@@ -30,14 +31,14 @@ func (f HandlerFunc) ServeConn(ctx context.Context, c *HandlerConn) error { retu
 
 // A HandlerConn is one connection, as a [Handler] sees it.
 type HandlerConn struct {
-	conn Conn
-	wake chan struct{} // one slot
+	conn    Conn
+	answers backlog       // of this side
+	wake    chan struct{} // one slot
 
 	mu     sync.Mutex // guards what follows
 	queue  [][]byte
 	closed bool
-	// open are the requests that are received and not answered.
-	open map[string]struct{}
+	open   pending // requests that are received and not answered
 }
 
 // Peer returns what the transport knows of the peer.
@@ -78,20 +79,44 @@ func (c *HandlerConn) Receive(ctx context.Context) ([]byte, error) {
 func (c *HandlerConn) Send(ctx context.Context, p []byte) error {
 	if m, err := transport.Peek(p); err == nil && (m.Kind == transport.Response || m.Kind == transport.ErrorResponse) {
 		c.mu.Lock()
-		delete(c.open, string(m.ID))
+		known, cancelled := c.open.answer(m.ID)
 		c.mu.Unlock()
+		if !known || cancelled {
+			c.conn.Forgotten(-1) // it was taken out of the count, and the answer takes it out again
+		}
 	}
 	return c.conn.SendWait(ctx, p)
 }
 
 // Deliver implements [Session].
 func (c *HandlerConn) Deliver(p []byte, m transport.Message) {
+	forgotten := 0
 	c.mu.Lock()
-	c.queue = append(c.queue, slices.Clone(p))
 	if m.Kind == transport.Request {
-		c.open[string(m.ID)] = struct{}{}
+		code, text := 0, ""
+		switch {
+		case len(m.ID) > maxIDBytes:
+			code, text = transport.CodeInvalidRequest, longID()
+		case c.open.live() >= maxPending:
+			code, text = transport.CodeOverloaded, transport.OverloadedText
+		}
+		if code != 0 {
+			c.mu.Unlock()
+			c.answers.answer(transport.AppendError(nil, m.ID, code, text), m.ID)
+			c.conn.Consumed(1, len(p))
+			return
+		}
+		if !c.open.ask(m.ID) {
+			forgotten = 1 // one of the two answers counts
+		}
+	} else if id := cancels(p, m); id != nil && c.open.cancel(id) {
+		forgotten = 1
 	}
+	c.queue = append(c.queue, slices.Clone(p))
 	c.mu.Unlock()
+	if forgotten > 0 {
+		c.conn.Forgotten(forgotten)
+	}
 	c.signal()
 }
 
@@ -114,38 +139,41 @@ func (c *HandlerConn) signal() {
 type HandlerApp struct {
 	handler Handler
 	log     hclog.Logger
-	conns   sync.WaitGroup
-	life    context.Context
-	begun   chan struct{} // closed when life is there
+	leftOut atomic.Int64 // messages of this side that a lossless peer did not get
+	crew    *crew        // a goroutine for each connection, and what brings answers
 }
 
 var _ App = (*HandlerApp)(nil)
 
 // NewHandlerApp makes the application.
 func NewHandlerApp(h Handler, log hclog.Logger) *HandlerApp {
-	return &HandlerApp{handler: h, log: log, begun: make(chan struct{})}
+	return &HandlerApp{handler: h, log: log, crew: newCrew()}
 }
 
 // Run implements [App]. It waits for the handlers after ctx's end.
 func (a *HandlerApp) Run(ctx context.Context) error {
-	a.life = ctx
-	close(a.begun)
+	a.crew.begin(ctx)
 	<-ctx.Done()
-	a.conns.Wait()
+	a.crew.dismiss()
 	return context.Cause(ctx)
 }
 
 // Status implements [App].
-func (a *HandlerApp) Status() Status { return Status{Driver: "handler", Ready: true} }
+func (a *HandlerApp) Status() Status {
+	return Status{Driver: "handler", Ready: true, LeftOut: int(a.leftOut.Load())}
+}
 
 // Open implements [App].
 func (a *HandlerApp) Open(conn Conn) Session {
-	c := &HandlerConn{conn: conn, wake: make(chan struct{}, 1), open: make(map[string]struct{})}
-	a.conns.Go(func() {
-		<-a.begun
+	c := &HandlerConn{conn: conn, wake: make(chan struct{}, 1)}
+	c.answers = backlog{conn: conn, crew: a.crew, leftOut: &a.leftOut}
+	if !a.crew.hire(func() {
+		<-a.crew.begun
 		err := a.serve(c)
-		c.finish(err)
-	})
+		c.finish(a.crew.life, err)
+	}) {
+		conn.Close(transport.CloseReason{Code: transport.CloseGoingAway, Text: stopping})
+	}
 	return c
 }
 
@@ -157,28 +185,31 @@ func (a *HandlerApp) serve(c *HandlerConn) (err error) {
 			err = fmt.Errorf("the application panicked")
 		}
 	}()
-	return a.handler.ServeConn(a.life, c)
+	return a.handler.ServeConn(a.crew.life, c)
 }
 
-// finish answers what the handler left open, and closes the connection.
-func (c *HandlerConn) finish(err error) {
+// finish answers what the handler left open, and closes the connection. It
+// waits for a lossless peer to take the answers.
+func (c *HandlerConn) finish(ctx context.Context, err error) {
 	reason := transport.CloseReason{Code: transport.CloseNormal, Text: "the application is done"}
 	if err != nil && err != io.EOF {
 		reason = transport.CloseReason{Code: transport.CloseInternal, Text: err.Error()}
 	}
 	c.mu.Lock()
-	open := c.open
-	c.open = make(map[string]struct{})
+	left := c.open
+	c.open = pending{}
 	queue := c.queue
 	c.queue = nil
 	c.mu.Unlock()
-	for id := range open {
-		if c.conn.Send(transport.AppendError(nil, []byte(id), transport.CodeInternalError, reason.Text)) != nil {
-			break
+	for id, cancelled := range left.open {
+		if cancelled {
+			c.conn.Forgotten(-1)
 		}
+		c.answers.answer(transport.AppendError(nil, []byte(id), transport.CodeInternalError, reason.Text), []byte(id))
 	}
 	for _, p := range queue {
 		c.conn.Consumed(1, len(p))
 	}
+	c.answers.settle(ctx)
 	c.conn.Close(reason)
 }

@@ -13,10 +13,6 @@ import (
 	"github.com/transporthost/transporthost/shared/transport"
 )
 
-// maxPending bounds the requests of one peer that a program may leave without
-// an answer. More are refused as overload.
-const maxPending = 1 << 14
-
 // An upstream is the application's end of one connection. Every method may be
 // called while others run, but each of write, next and drain by one goroutine.
 type upstream interface {
@@ -35,7 +31,12 @@ type upstream interface {
 	finish()
 	// stop ends the upstream and returns when it is gone.
 	stop()
+	// gone waits for the end and reports whether it came in time.
+	gone(within time.Duration) bool
 	ended() <-chan struct{}
+	// deaf says, for people, that the upstream takes nothing any more, as an
+	// error of write shows.
+	deaf(err error) string
 	// ending says, after the end, how it came; clean if that is no failure.
 	ending() (text string, clean bool)
 	// release frees what the upstream holds; nothing is called afterwards.
@@ -54,9 +55,8 @@ type PerConnection struct {
 
 	children atomic.Int64
 	inFlight atomic.Int64
-	sessions sync.WaitGroup
-	life     context.Context // of Run
-	begun    chan struct{}   // closed when life is there
+	leftOut  atomic.Int64 // messages of this side that a lossless peer did not get
+	crew     *crew        // a session each, and what brings their answers
 
 	mu    sync.Mutex // guards what follows
 	cause string     // of the last failure
@@ -65,15 +65,14 @@ type PerConnection struct {
 var _ App = (*PerConnection)(nil)
 
 func newPerConnection(driver, name string, log hclog.Logger) *PerConnection {
-	return &PerConnection{driver: driver, name: name, log: log, begun: make(chan struct{})}
+	return &PerConnection{driver: driver, name: name, log: log, crew: newCrew()}
 }
 
 // Run implements [App].
 func (e *PerConnection) Run(ctx context.Context) error {
-	e.life = ctx
-	close(e.begun)
+	e.crew.begin(ctx)
 	<-ctx.Done()
-	e.sessions.Wait()
+	e.crew.dismiss()
 	return context.Cause(ctx)
 }
 
@@ -83,7 +82,7 @@ func (e *PerConnection) Status() Status {
 	defer e.mu.Unlock()
 	return Status{
 		Driver: e.driver, Command: e.name, Ready: true,
-		Children: int(e.children.Load()), InFlight: int(e.inFlight.Load()), Cause: e.cause,
+		Children: int(e.children.Load()), InFlight: int(e.inFlight.Load()), LeftOut: int(e.leftOut.Load()), Cause: e.cause,
 	}
 }
 
@@ -96,23 +95,31 @@ func (e *PerConnection) failed(cause string) {
 
 // Open implements [App].
 func (e *PerConnection) Open(c Conn) Session {
-	s := &connSession{app: e, conn: c, closed: make(chan struct{}), wake: make(chan struct{}, 1), pending: make(map[string]struct{})}
-	e.sessions.Go(s.run)
+	s := &connSession{app: e, conn: c, closed: make(chan struct{}), wake: make(chan struct{}, 1)}
+	s.answers = backlog{conn: c, crew: e.crew, leftOut: &e.leftOut}
+	if !e.crew.hire(s.run) {
+		s.over = stopping
+		c.Close(transport.CloseReason{Code: transport.CloseGoingAway, Text: stopping})
+	}
 	return s
 }
 
+// stopping is what peers are told while the application is being stopped.
+const stopping = "the application is stopping"
+
 // A connSession is one connection and its upstream.
 type connSession struct {
-	app    *PerConnection
-	conn   Conn
-	wake   chan struct{} // one slot: something is queued
-	closed chan struct{} // closed by Closed
+	app     *PerConnection
+	conn    Conn
+	answers backlog       // of this side
+	wake    chan struct{} // one slot: something is queued
+	closed  chan struct{} // closed by Closed
 
 	mu       sync.Mutex // guards what follows
 	queue    []byte     // frames for the upstream
 	messages int        // in queue
 	bytes    int        // of their payloads
-	pending  map[string]struct{}
+	pending  pending
 	over     string // why nothing is taken any more; empty while it is
 }
 
@@ -122,49 +129,77 @@ func (s *connSession) Deliver(p []byte, m transport.Message) {
 	if s.over != "" {
 		over := s.over
 		s.mu.Unlock()
-		if m.Kind == transport.Request {
-			_ = s.conn.Send(transport.AppendError(nil, m.ID, transport.CodeInternalError, over)) // the connection is ending
-		}
-		s.conn.Consumed(1, len(p))
+		s.refuse(p, m, transport.CodeInternalError, over)
 		return
 	}
+	forgotten := 0
 	if m.Kind == transport.Request {
-		if len(s.pending) >= maxPending {
+		code, text := 0, ""
+		switch {
+		case len(m.ID) > maxIDBytes:
+			code, text = transport.CodeInvalidRequest, longID()
+		case s.pending.live() >= maxPending:
+			code, text = transport.CodeOverloaded, transport.OverloadedText
+		}
+		if code != 0 {
 			s.mu.Unlock()
-			_ = s.conn.Send(transport.AppendError(nil, m.ID, transport.CodeOverloaded, transport.OverloadedText))
-			s.conn.Consumed(1, len(p))
+			s.refuse(p, m, code, text)
 			return
 		}
-		if _, again := s.pending[string(m.ID)]; !again {
-			s.pending[string(m.ID)] = struct{}{}
+		if s.pending.ask(m.ID) {
 			s.app.inFlight.Add(1)
+		} else {
+			forgotten = 1 // one of the two answers counts
 		}
+	} else if id := cancels(p, m); id != nil && s.pending.cancel(id) {
+		s.app.inFlight.Add(-1)
+		forgotten = 1
 	}
 	s.queue = s.app.frame(s.queue, p)
 	s.messages++
 	s.bytes += len(p)
 	s.mu.Unlock()
+	if forgotten > 0 {
+		s.conn.Forgotten(forgotten)
+	}
 	select {
 	case s.wake <- struct{}{}:
 	default:
 	}
 }
 
+// refuse answers a message that does not reach the upstream.
+func (s *connSession) refuse(p []byte, m transport.Message, code int, text string) {
+	if m.Kind == transport.Request {
+		s.answers.answer(transport.AppendError(nil, m.ID, code, text), m.ID)
+	}
+	s.conn.Consumed(1, len(p))
+}
+
 // Closed implements [Session].
 func (s *connSession) Closed(transport.CloseReason) { close(s.closed) }
+
+// A breach is how an upstream that goes on living lost one of its halves.
+type breach struct {
+	text string
+	// sure is set if the end, should it follow at once, says less than text:
+	// what an upstream loses as it ends is no cause.
+	sure bool
+}
 
 // run is the session's goroutine, from the start of the upstream to its end.
 func (s *connSession) run() {
 	select {
-	case <-s.app.begun:
+	case <-s.app.crew.begun:
 	case <-s.closed:
 		return
 	}
-	ctx, cancel := context.WithCancel(s.app.life)
+	life := s.app.crew.life
+	ctx, cancel := context.WithCancel(life)
 	defer cancel()
 	up, err := s.connect(ctx)
 	if err != nil {
-		if s.app.life.Err() == nil && ctx.Err() == nil {
+		if ctx.Err() == nil {
 			s.app.failed(err.Error())
 		}
 		s.finish(err.Error(), transport.CloseAppEnded)
@@ -175,16 +210,22 @@ func (s *connSession) run() {
 	defer up.release()
 	var work sync.WaitGroup
 	defer work.Wait()
-	work.Go(up.tend)
-	work.Go(func() { s.feed(ctx, up) })
+	broken := make(chan breach, 2) // one of feed, one of read
 	read := make(chan struct{})
+	work.Go(up.tend)
+	work.Go(func() { s.feed(ctx, up, broken) })
 	work.Go(func() {
 		defer close(read)
-		s.read(ctx, up)
+		s.read(ctx, up, broken)
 	})
+	var lost breach
 	select {
 	case <-up.ended():
-		<-read // what it said last still reaches the peer
+	case lost = <-broken:
+		if lost.sure || !up.gone(lastWords) {
+			lost.sure = true
+			up.stop()
+		}
 	case <-s.closed:
 		cancel() // nobody hears what it says
 		up.stop()
@@ -193,11 +234,15 @@ func (s *connSession) run() {
 	case <-ctx.Done():
 		up.stop()
 	}
+	<-read // what it said last still reaches the peer
 	code := transport.CloseAppEnded
 	text, clean := up.ending()
+	if lost.sure {
+		text, clean = lost.text, false
+	}
 	switch {
-	case s.app.life.Err() != nil:
-		code, text = transport.CloseGoingAway, "the application is stopping"
+	case life.Err() != nil:
+		code, text = transport.CloseGoingAway, stopping
 	case clean:
 		code = transport.CloseNormal
 	default:
@@ -222,27 +267,30 @@ func (s *connSession) connect(ctx context.Context) (upstream, error) {
 	return s.app.connect(ctx)
 }
 
-// finish answers what the process has left, and closes the connection.
+// finish answers what the process has left, and closes the connection. It waits
+// for a lossless peer to take the answers.
 func (s *connSession) finish(text string, code transport.CloseCode) {
 	s.mu.Lock()
 	s.over = text
-	pending := s.pending
-	s.pending = nil
+	left := s.pending
+	s.pending = pending{}
 	messages, bytes := s.messages, s.bytes
 	s.queue, s.messages, s.bytes = nil, 0, 0
 	s.mu.Unlock()
-	s.app.inFlight.Add(int64(-len(pending)))
-	for id := range pending {
-		if s.conn.Send(transport.AppendError(nil, []byte(id), transport.CodeInternalError, text)) != nil {
-			break
+	s.app.inFlight.Add(int64(-left.live()))
+	for id, cancelled := range left.open {
+		if cancelled {
+			s.conn.Forgotten(-1)
 		}
+		s.answers.answer(transport.AppendError(nil, []byte(id), transport.CodeInternalError, text), []byte(id))
 	}
 	s.conn.Consumed(messages, bytes)
+	s.answers.settle(s.app.crew.life)
 	s.conn.Close(transport.CloseReason{Code: code, Text: text})
 }
 
 // feed writes to the upstream what is queued, all of it at a time.
-func (s *connSession) feed(ctx context.Context, up upstream) {
+func (s *connSession) feed(ctx context.Context, up upstream, broken chan<- breach) {
 	var buf []byte
 	for {
 		select {
@@ -261,11 +309,12 @@ func (s *connSession) feed(ctx context.Context, up upstream) {
 			continue
 		}
 		// Blocks while the upstream does not read; its end ends that.
-		if err := up.write(buf); err != nil {
-			s.conn.Consumed(messages, bytes)
+		err := up.write(buf)
+		s.conn.Consumed(messages, bytes)
+		if err != nil {
+			broken <- breach{text: up.deaf(err)}
 			return
 		}
-		s.conn.Consumed(messages, bytes)
 		if cap(buf) > transport.WindowBytes {
 			buf = nil
 		}
@@ -274,7 +323,7 @@ func (s *connSession) feed(ctx context.Context, up upstream) {
 
 // read brings the peer what the upstream says. A peer that is slower than the
 // upstream makes it wait.
-func (s *connSession) read(ctx context.Context, up upstream) {
+func (s *connSession) read(ctx context.Context, up upstream, broken chan<- breach) {
 	rubbish := rubbish{log: up.logger()}
 	for {
 		p, err := up.next()
@@ -283,10 +332,11 @@ func (s *connSession) read(ctx context.Context, up upstream) {
 			continue
 		}
 		if err != nil {
+			lost := breach{text: fmt.Sprintf("application %q closed its stdout", s.app.name)}
 			if _, ok := errors.AsType[*transport.FramingError](err); ok {
-				s.app.failed(fmt.Sprintf("application %q: %v", s.app.name, err))
-				up.finish() // it cannot be understood any more
+				lost = breach{fmt.Sprintf("application %q: %v", s.app.name, err), true} // it cannot be understood any more
 			}
+			broken <- lost
 			up.drain()
 			return
 		}
@@ -310,11 +360,13 @@ func (s *connSession) answered(m transport.Message) {
 		return
 	}
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	if _, ok := s.pending[string(m.ID)]; ok {
-		delete(s.pending, string(m.ID))
+	known, cancelled := s.pending.answer(m.ID)
+	s.mu.Unlock()
+	if known && !cancelled {
 		s.app.inFlight.Add(-1)
+		return
 	}
+	s.conn.Forgotten(-1) // it was taken out of the count, and the answer takes it out again
 }
 
 // oversize answers the asker in place of an answer over the limit.

@@ -24,6 +24,8 @@ type Shared struct {
 	policy  backoff.Policy
 	x       *exchange
 
+	initializeLimit time.Duration // see the constant of the same name
+
 	mu       sync.Mutex // guards what follows
 	running  bool
 	restarts int
@@ -31,6 +33,10 @@ type Shared struct {
 }
 
 var _ App = (*Shared)(nil)
+
+// initializeLimit is what a process that takes another's place gets to answer
+// the initialize of that one: all peers wait meanwhile.
+const initializeLimit = 30 * time.Second
 
 // NewShared makes the application. starter must run while it does. A zero
 // policy is that of plugins.
@@ -42,7 +48,9 @@ func NewShared(c Command, starter *childproc.Starter, log hclog.Logger, policy b
 	if policy == (backoff.Policy{}) {
 		policy = backoff.Default()
 	}
-	return &Shared{command: c, starter: starter, log: log, policy: policy, x: newExchange(c.Framing)}, nil
+	return &Shared{
+		command: c, starter: starter, log: log, policy: policy, x: newExchange(c.Framing), initializeLimit: initializeLimit,
+	}, nil
 }
 
 // Open implements [App].
@@ -51,13 +59,14 @@ func (s *Shared) Open(c Conn) Session { return s.x.join(c) }
 // Status implements [App].
 func (s *Shared) Status() Status {
 	s.x.mu.Lock()
-	inFlight := s.x.inLine
+	st := Status{
+		Driver: "shared", Command: s.command.name(), InFlight: s.x.inLine,
+		Late: s.x.late, Dropped: s.x.dropped, LeftOut: int(s.x.leftOut.Load()),
+	}
 	s.x.mu.Unlock()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	st := Status{
-		Driver: "shared", Command: s.command.name(), Ready: s.running, InFlight: inFlight, Restarts: s.restarts, Cause: s.cause,
-	}
+	st.Ready, st.Restarts, st.Cause = s.running, s.restarts, s.cause
 	if s.running {
 		st.Children = 1
 	}
@@ -66,12 +75,14 @@ func (s *Shared) Status() Status {
 
 // Run implements [App]: it keeps a process running until ctx ends.
 func (s *Shared) Run(ctx context.Context) error {
+	s.x.crew.begin(ctx)
+	defer s.x.crew.dismiss()
 	b := backoff.New(s.policy, rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64())))
 	for {
 		began := time.Now()
 		text := s.serve(ctx)
 		if ctx.Err() != nil {
-			s.x.died("the application is stopping", "the application is stopping")
+			s.x.died(stopping, stopping)
 			return context.Cause(ctx)
 		}
 		wait, giveUp := b.Failed(time.Now(), time.Since(began))
@@ -119,46 +130,80 @@ func (s *Shared) serve(ctx context.Context) string {
 	defer cancel()
 	var work sync.WaitGroup
 	defer work.Wait()
+	broken := make(chan breach, 2) // one of feed, one of read
 	work.Go(ch.wait)
 	work.Go(ch.logStderr)
-	work.Go(func() { s.feed(ctx, ch, first) })
+	work.Go(func() { s.feed(ctx, ch, first, broken) })
 	read := make(chan struct{})
 	work.Go(func() {
 		defer close(read)
-		s.read(ctx, ch)
+		s.read(ctx, ch, broken)
 	})
-	select {
-	case <-ch.exited:
-		<-read // what it said last still counts
-	case <-ctx.Done():
-		ch.stop()
+	var overdue <-chan time.Time
+	if first != nil {
+		t := time.NewTimer(s.initializeLimit)
+		defer t.Stop()
+		overdue = t.C
 	}
-	cancel()
+	cause := s.watch(ctx, ch, broken, overdue)
+	<-read // what it said last still counts; ch's end ends every wait of it
+	if cause != "" {
+		return cause
+	}
 	return ch.ending()
 }
 
-// feed writes to the process what is queued, all of it at a time.
-func (s *Shared) feed(ctx context.Context, ch *child, first []byte) {
-	if _, err := ch.stdin.Write(first); err != nil {
-		return
-	}
-	var buf []byte
+// watch returns when the process is gone, by itself or because it had to. Its
+// result is why it had to, unless ctx's end is.
+func (s *Shared) watch(ctx context.Context, ch *child, broken <-chan breach, overdue <-chan time.Time) (cause string) {
 	for {
-		var owed []debt
-		buf, owed = s.x.take(buf)
+		select {
+		case <-ch.exited:
+			return ""
+		case lost := <-broken:
+			if !lost.sure && ch.gone(lastWords) {
+				return ""
+			}
+			cause = lost.text
+		case <-overdue:
+			if !s.x.replaying() {
+				overdue = nil
+				continue
+			}
+			cause = fmt.Sprintf("application %q did not answer initialize within %v of its restart", s.command.name(), s.initializeLimit)
+		case <-ctx.Done():
+		}
+		ch.stop()
+		return cause
+	}
+}
+
+// feed writes to the process what is queued, as much as there is at a time.
+func (s *Shared) feed(ctx context.Context, ch *child, first []byte, broken chan<- breach) {
+	buf := first
+	var items []inbound
+	for {
 		if len(buf) > 0 {
 			// Blocks while the process does not read; its end, or that of its
 			// stdin, ends that.
 			_, err := ch.stdin.Write(buf)
-			for _, d := range owed {
-				d.conn.Consumed(d.messages, d.bytes)
-			}
+			repay(items)
+			clear(items)
 			if err != nil {
+				broken <- breach{text: fmt.Sprintf("application %q closed its stdin", s.command.name())}
 				return
 			}
 			if cap(buf) > transport.WindowBytes {
 				buf = nil
 			}
+		}
+		items, buf = s.x.take(items), buf[:0]
+		for i := range items {
+			buf = transport.AppendFrame(buf, items[i].payload, s.command.Framing)
+			items[i].payload = nil
+		}
+		if len(items) > 0 {
+			continue
 		}
 		select {
 		case <-s.x.wake:
@@ -170,22 +215,22 @@ func (s *Shared) feed(ctx context.Context, ch *child, first []byte) {
 	}
 }
 
-// read brings the peers what the process says. It waits for a lossless
-// connection, and for no other.
-func (s *Shared) read(ctx context.Context, ch *child) {
+// read brings the peers what the process says.
+func (s *Shared) read(ctx context.Context, ch *child, broken chan<- breach) {
 	r := transport.NewFrameReader(ch.stdout, s.command.Framing, s.command.MaxMessageBytes)
 	rubbish := rubbish{log: ch.log}
 	for {
 		p, err := r.Next()
 		if tooLarge, ok := errors.AsType[*transport.OversizeError](err); ok {
-			s.oversize(ctx, ch, tooLarge)
+			s.oversize(ch, tooLarge)
 			continue
 		}
 		if err != nil {
+			lost := breach{text: fmt.Sprintf("application %q closed its stdout", s.command.name())}
 			if _, ok := errors.AsType[*transport.FramingError](err); ok {
-				s.note(true, fmt.Sprintf("application %q: %v", s.command.name(), err))
-				_ = ch.stdin.Close() // it cannot be understood any more
+				lost = breach{fmt.Sprintf("application %q: %v", s.command.name(), err), true} // it cannot be understood any more
 			}
+			broken <- lost
 			_, _ = io.Copy(io.Discard, ch.stdout)
 			return
 		}
@@ -194,14 +239,36 @@ func (s *Shared) read(ctx context.Context, ch *child) {
 			rubbish.note(len(p))
 			continue
 		}
-		for _, d := range s.x.fromApplication(p, m) {
-			_ = d.conn.SendWait(ctx, d.payload) // it has left
+		if cause := s.x.fromApplication(p, m); cause != "" {
+			cause = fmt.Sprintf("application %q %s", s.command.name(), cause)
+			s.note(true, cause)
+			s.log.Warn(cause)
+		}
+		s.holdUp(ctx, ch)
+	}
+}
+
+// holdUp makes the process wait for a lossless peer that does not read, if that
+// is the only one: with others there, nobody waits for a stranger.
+func (s *Shared) holdUp(ctx context.Context, ch *child) {
+	for {
+		room, crowd := s.x.behind()
+		if room == nil {
+			return
+		}
+		select {
+		case <-room:
+		case <-crowd:
+		case <-ch.exited:
+			return
+		case <-ctx.Done():
+			return
 		}
 	}
 }
 
 // oversize answers the asker in place of an answer over the limit.
-func (s *Shared) oversize(ctx context.Context, ch *child, e *transport.OversizeError) {
+func (s *Shared) oversize(ch *child, e *transport.OversizeError) {
 	ch.log.Warn("the application's output was dropped", "error", e.Error())
 	m, err := transport.Peek(e.Head)
 	if err != nil || len(m.ID) == 0 || m.Kind != transport.Response && m.Kind != transport.ErrorResponse {
@@ -212,7 +279,5 @@ func (s *Shared) oversize(ctx context.Context, ch *child, e *transport.OversizeE
 	if err != nil { // it is ours
 		return
 	}
-	for _, d := range s.x.fromApplication(answer, m) {
-		_ = d.conn.SendWait(ctx, d.payload)
-	}
+	s.x.fromApplication(answer, m)
 }

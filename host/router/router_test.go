@@ -327,6 +327,43 @@ func TestLosslessWaitsInstead(t *testing.T) {
 	}
 }
 
+// TestForgottenRequestsAreNotInFlight: neither a drain nor the end of input
+// waits for them, and an answer that comes all the same is none of another's.
+func TestForgottenRequestsAreNotInFlight(t *testing.T) {
+	r, a, w, app := setUp(t, consume, Config{})
+	open1(a, transport.Opened{Lossless: true})
+	s := app.sessions[0]
+	for i := range 3 {
+		a.Received(1, fmt.Appendf(nil, `{"id":%d,"method":"m"}`, i), "", false)
+	}
+	s.conn.Forgotten(2)
+	if n := r.Counters().InFlight; n != 1 {
+		t.Errorf("%d in flight, want 1", n)
+	}
+	s.conn.Forgotten(-1)
+	if err := s.conn.Send([]byte(`{"id":0,"result":1}`)); err != nil {
+		t.Fatal(err)
+	}
+	if n := r.Counters().InFlight; n != 1 {
+		t.Errorf("%d in flight after the late answer, want 1", n)
+	}
+	a.Finished(1)
+	if len(w.closes) != 0 {
+		t.Fatalf("closes: %v, with a request in flight", w.closes)
+	}
+	s.conn.Forgotten(1)
+	w.giveBack(a, 1)
+	if err := r.Drain(t.Context()); err != nil || len(w.closes) != 1 {
+		t.Errorf("Drain: %v; closes: %v, want one at the end of input", err, w.closes)
+	}
+	a.Closed(1, transport.CloseReason{})
+	s.conn.Forgotten(-1)
+	s.conn.Forgotten(5)
+	if n := r.Counters().InFlight; n != 0 {
+		t.Errorf("%d in flight after the end", n)
+	}
+}
+
 func TestStalledPeerIsClosedAsSlow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r, a, w, app := setUp(t, consume, Config{SlowAfter: 30 * time.Second})

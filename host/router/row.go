@@ -217,6 +217,20 @@ func (w *row) Consumed(messages, bytes int) {
 	w.maybeFinishLocked()
 }
 
+// Forgotten implements [application.Conn].
+func (w *row) Forgotten(n int) {
+	w.mu.Lock()
+	if n = min(n, w.inFlight); w.state == ended {
+		n = 0
+	}
+	w.inFlight -= n
+	w.maybeFinishLocked()
+	w.mu.Unlock()
+	if n != 0 {
+		w.router.answered(n)
+	}
+}
+
 // releaseLocked returns the credit that was held.
 func (w *row) releaseLocked() {
 	if w.held == (transport.Credit{}) {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"strings"
 )
 
 // A Kind is what a JSON-RPC message is.
@@ -95,7 +96,8 @@ func Peek(p []byte) (Message, error) { return peek(p, false) }
 
 // Inspect is Peek for callers that act on what they see: it reads the whole
 // payload, refuses what is not JSON, and refuses an id, method, result or
-// error that occurs twice, because two readers may then see two messages.
+// error that occurs twice or in other letters (ID), because two readers may
+// then see two messages.
 func Inspect(p []byte) (Message, error) {
 	if !json.Valid(p) {
 		m, err := peek(p, true)
@@ -142,6 +144,9 @@ func peek(p []byte, whole bool) (m Message, err error) {
 			return m, notJSON("unterminated string", i)
 		}
 		bit := keyBit(p[i+1 : end-1])
+		if whole && bit == 0 && foldsToKey(unquote(p[i:end])) {
+			return m, notRPC("a key is id, method, params, result or error in other letters")
+		}
 		i = skipSpace(p, end)
 		if i >= len(p) || p[i] != ':' {
 			return m, notJSON("expected ':'", i)
@@ -239,6 +244,22 @@ func keyBit(key []byte) int {
 		return sawError
 	}
 	return 0
+}
+
+// foldsToKey reports whether a reader that does not mind the case of keys, as
+// encoding/json does not, takes key for one of JSON-RPC's. Those spelled right
+// are none of its business, except params.
+func foldsToKey(key []byte) bool {
+	const longest = len("params") * 3 // a letter has no more bytes in other letters
+	if len(key) > longest {
+		return false
+	}
+	for _, name := range [...]string{"id", "method", "params", "result", "error"} {
+		if strings.EqualFold(string(key), name) {
+			return string(key) != name
+		}
+	}
+	return false
 }
 
 // unquote returns what a JSON string means; s includes the quotes.
@@ -369,30 +390,73 @@ func Find(p []byte, path ...string) (start, end int, ok bool) {
 	return start, end, true
 }
 
-func findKey(p []byte, key string) (start, end int, ok bool) {
-	i := skipSpace(p, 0)
-	if i == len(p) || p[i] != '{' {
-		return 0, 0, false
+// FindOnly is Find for callers that act on what they find. The error, a
+// [*PeekError], says that a key on the path occurs twice or in other letters:
+// another reader may then find another value. p passed [Inspect].
+func FindOnly(p []byte, path ...string) (start, end int, ok bool, err error) {
+	end = len(p)
+	for _, key := range path {
+		s, e, found, err := onlyKey(p[start:end], key)
+		if err != nil || !found {
+			return 0, 0, false, err
+		}
+		start, end = start+s, start+e
 	}
-	for i = skipSpace(p, i+1); i < len(p) && p[i] == '"'; i = skipSpace(p, i+1) {
-		close := skipString(p, i)
-		if close < 0 {
-			return 0, 0, false
+	return start, end, true, nil
+}
+
+func onlyKey(p []byte, key string) (start, end int, found bool, err error) {
+	for at := 0; ; {
+		name, s, e, next := nextKey(p, at)
+		if name == nil {
+			return start, end, found, nil
 		}
-		name := unquote(p[i:close])
-		if i = skipSpace(p, close); i >= len(p) || p[i] != ':' {
-			return 0, 0, false
+		at = next
+		if !strings.EqualFold(string(name), key) {
+			continue
 		}
-		start = skipSpace(p, i+1)
-		if i = skipValue(p, start); i < 0 {
+		if found || string(name) != key {
+			return 0, 0, false, notRPC(fmt.Sprintf("the key %q occurs twice, or in other letters", key))
+		}
+		start, end, found = s, e, true
+	}
+}
+
+func findKey(p []byte, key string) (start, end int, ok bool) {
+	for at := 0; ; {
+		name, s, e, next := nextKey(p, at)
+		if name == nil {
 			return 0, 0, false
 		}
 		if string(name) == key {
-			return start, i, true
+			return s, e, true
 		}
-		if i = skipSpace(p, i); i >= len(p) || p[i] != ',' {
-			return 0, 0, false
-		}
+		at = next
 	}
-	return 0, 0, false
+}
+
+// nextKey returns the key of an object behind at, where its value stands, and
+// where to go on. At 0 the object begins. name is nil at the end, and where p
+// is no object.
+func nextKey(p []byte, at int) (name []byte, start, end, next int) {
+	i := skipSpace(p, at)
+	if i >= len(p) || at == 0 && p[i] != '{' || at != 0 && p[i] != ',' {
+		return nil, 0, 0, 0
+	}
+	if i = skipSpace(p, i+1); i >= len(p) || p[i] != '"' {
+		return nil, 0, 0, 0
+	}
+	quote := skipString(p, i)
+	if quote < 0 {
+		return nil, 0, 0, 0
+	}
+	name = unquote(p[i:quote])
+	if i = skipSpace(p, quote); i >= len(p) || p[i] != ':' {
+		return nil, 0, 0, 0
+	}
+	start = skipSpace(p, i+1)
+	if end = skipValue(p, start); end < 0 {
+		return nil, 0, 0, 0
+	}
+	return name, start, end, end
 }

@@ -72,6 +72,9 @@ func TestInspectRefusesWhatTwoReadersMaySeeDifferently(t *testing.T) {
 		{`{"id":1,"id":2,"method":"m"}`, CodeInvalidRequest},
 		{`{"id":1,"method":"m","\u006dethod":"n"}`, CodeInvalidRequest},
 		{`{"id":1,"result":1,"result":2}`, CodeInvalidRequest},
+		{`{"id":1,"ID":2,"method":"m"}`, CodeInvalidRequest},
+		{`{"Id":2,"method":"m"}`, CodeInvalidRequest},
+		{`{"id":1,"method":"m","paramſ":{}}`, CodeInvalidRequest},
 		{`{"id":1,"method":"m","params":{]}`, CodeParseError},
 		{`{"id":1,"method":"m",}`, CodeParseError},
 	} {
@@ -95,6 +98,35 @@ func TestFind(t *testing.T) {
 	}
 	if got := Field([]byte(in), "a"); string(got) != "1" {
 		t.Errorf("Field = %s", got)
+	}
+}
+
+func TestFindOnlyRefusesWhatTwoReadersMaySeeDifferently(t *testing.T) {
+	path := []string{"p", "id"}
+	for _, tt := range []struct{ in, want string }{
+		{`{"p" : {"x":1, "id" :"v"}, "q":{"id":1}}`, `"v"`},
+		{`{"p":{"x":{"id":1}}}`, ""},
+		{`{"q":{"id":1}}`, ""},
+		{`{"p":[1]}`, ""},
+		{`{"p":{"id":1,"id":2}}`, "refused"},
+		{`{"p":{"id":1,"\u0069d":2}}`, "refused"},
+		{`{"p":{"id":1,"ID":2}}`, "refused"},
+		{`{"p":{"Id":2}}`, "refused"},
+		{`{"p":{"id":1},"p":{}}`, "refused"},
+		{`{"p":{"id":1},"P":{"id":2}}`, "refused"},
+	} {
+		got := ""
+		start, end, ok, err := FindOnly([]byte(tt.in), path...)
+		if e, is := err.(*PeekError); is && e.Code == CodeInvalidRequest && !ok {
+			got = "refused"
+		} else if err != nil {
+			t.Errorf("FindOnly(%s): %v", tt.in, err)
+		} else if ok {
+			got = tt.in[start:end]
+		}
+		if got != tt.want {
+			t.Errorf("FindOnly(%s): got %q, want %q", tt.in, got, tt.want)
+		}
 	}
 }
 
