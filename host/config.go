@@ -197,7 +197,7 @@ func (c Config) validate() error {
 		}
 	}
 	if u := c.Credentials.TokenURL; u != "" && config.BadTokenURL(u) != "" {
-		errs = append(errs, fmt.Errorf("the address where tokens are refreshed is %q; %s", u, config.BadTokenURL(u)))
+		errs = append(errs, fmt.Errorf("the address where tokens are refreshed is %q; %s", config.WithoutPassword(u), config.BadTokenURL(u)))
 	}
 	if disabled > 0 && disabled == len(c.Transports) {
 		errs = append(errs, errors.New("every transport is disabled"))

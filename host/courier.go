@@ -3,6 +3,8 @@ package host
 import (
 	"context"
 	"errors"
+	"fmt"
+	"time"
 
 	"github.com/transporthost/transporthost/host/supervisor"
 	"github.com/transporthost/transporthost/shared/transport"
@@ -20,7 +22,12 @@ type courier struct {
 	// Of run.
 	incarnation int    // of the process that generation is about
 	generation  uint64 // of the credentials that the process knows of
+	complained  bool   // of what could not be told, since something was
 }
+
+// tellAgainAfter is when a courier tries again what it could not tell: a process
+// that was only busy must not miss a change for good.
+const tellAgainAfter = time.Second
 
 func newCourier(h *Host, p *supervisor.Plugin) *courier {
 	return &courier{host: h, plugin: p, wake: make(chan struct{}, 1)}
@@ -35,17 +42,28 @@ func (c *courier) call() {
 }
 
 func (c *courier) run(ctx context.Context) error {
+	again := time.NewTimer(0)
+	defer again.Stop()
 	for {
 		select {
 		case <-c.wake:
+		case <-again.C:
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
 		s := c.plugin.Status()
 		switch {
 		case up(s):
-			c.tellStrictness(ctx, s)
-			c.tellCredentials(ctx, s)
+			err := errors.Join(c.tellStrictness(ctx, s), c.tellCredentials(ctx, s))
+			if err == nil {
+				c.complained = false
+				break
+			}
+			if !c.complained {
+				c.complained = true
+				c.host.cfg.Logger.Warn("a change could not be told; it is tried again", "transport", s.Instance, "error", err)
+			}
+			again.Reset(tellAgainAfter)
 		case s.State == supervisor.Failed:
 			c.reconsider(s)
 		}
@@ -59,33 +77,33 @@ func up(s supervisor.Status) bool {
 }
 
 // tellStrictness tells a remote plugin whose last answer is no longer true.
-func (c *courier) tellStrictness(ctx context.Context, s supervisor.Status) {
+func (c *courier) tellStrictness(ctx context.Context, s supervisor.Status) error {
 	h := c.host
 	if s.Locality != transport.Remote.String() {
-		return
+		return nil
 	}
 	now := h.strictnessNow()
 	h.mu.Lock()
 	before := h.told[s.Instance]
 	h.mu.Unlock()
 	if before == now {
-		return
+		return nil
 	}
 	if err := c.plugin.SetAuthStrictness(ctx, now); err != nil {
-		h.cfg.Logger.Warn("telling the auth strictness", "transport", s.Instance, "error", err)
-		return // it is told again at the next change
+		return fmt.Errorf("telling the auth strictness: %w", err)
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.told[s.Instance] == before { // else another process has begun with a newer answer
 		h.told[s.Instance] = now
 	}
+	return nil
 }
 
 // tellCredentials tells a plugin of credentials that it does not have yet. A
 // process that becomes ready asks by itself, and hears only of what changed
 // after that.
-func (c *courier) tellCredentials(ctx context.Context, s supervisor.Status) {
+func (c *courier) tellCredentials(ctx context.Context, s supervisor.Status) error {
 	change, _, given := c.host.lastChange(s.Instance)
 	if c.incarnation != s.Incarnation {
 		c.incarnation, c.generation = s.Incarnation, given
@@ -95,14 +113,13 @@ func (c *courier) tellCredentials(ctx context.Context, s supervisor.Status) {
 	}
 	c.generation = max(c.generation, given)
 	if change.Generation <= c.generation || !c.host.granted(s.Instance, GrantCredentials) {
-		return
+		return nil
 	}
 	if err := c.plugin.NotifyCredentialsChanged(ctx, change); err != nil {
-		// It asks again by itself while it waits for credentials; a process that
-		// cannot be told anything is replaced.
-		c.host.cfg.Logger.Warn("telling that the credentials have changed", "transport", s.Instance, "generation", change.Generation, "error", err)
+		return fmt.Errorf("telling of generation %d of the credentials: %w", change.Generation, err)
 	}
 	c.generation = change.Generation
+	return nil
 }
 
 // reconsider tries a plugin again that refused to start for its credentials,

@@ -3,15 +3,19 @@
 package host
 
 import (
+	"bytes"
 	"errors"
 	"io"
 	"maps"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/hashicorp/go-hclog"
 
 	"github.com/transporthost/transporthost/host/state"
 	"github.com/transporthost/transporthost/host/supervisor"
@@ -258,9 +262,50 @@ func TestAPluginThatHangsDelaysNobody(t *testing.T) {
 	if s := r.plugin("deaf"); s.Reported.Details["deafness"] == "over" {
 		t.Error("the others waited for the plugin that hangs")
 	}
-	// It is told of the last change then, unless it has asked by itself.
+	// It is told of the last change then, and again if that could not be told,
+	// unless it has asked by itself.
 	if s := r.awaitDetail("deaf", "account", "acc-4"); s.Reported.Details["deafness"] != "over" {
 		t.Errorf("it reports %v; want that it has the last account after it hung", s.Reported.Details)
+	}
+}
+
+// A watchedLog tells when a line with a text was written.
+type watchedLog struct {
+	to   io.Writer
+	text string
+	once sync.Once
+	seen chan struct{}
+}
+
+func (w *watchedLog) Write(p []byte) (int, error) {
+	if bytes.Contains(p, []byte(w.text)) {
+		w.once.Do(func() { close(w.seen) })
+	}
+	return w.to.Write(p)
+}
+
+// TestAMissedChangeIsToldAgain: the process was stopped for longer than a
+// notification may take, and not for as long as a hang.
+func TestAMissedChangeIsToldAgain(t *testing.T) {
+	f := newAuthFile(t)
+	f.write(chatGPTAuth("acc-1"))
+	log := &watchedLog{to: t.Output(), text: "could not be told", seen: make(chan struct{})}
+	r := start(t, func(c *Config) {
+		withPlaces(t, f)(c)
+		c.Logger = hclog.New(&hclog.LoggerOptions{Level: hclog.Info, Output: log})
+	}, withAccount("phone", "account"), behaves("local", "plain"))
+	r.awaitReady()
+	s := r.awaitDetail("phone", "account", "acc-1")
+	if err := syscall.Kill(s.PID, syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	f.write(chatGPTAuth("acc-2"))
+	<-log.seen
+	if err := syscall.Kill(s.PID, syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	if s := r.awaitDetail("phone", "account", "acc-2"); s.Incarnation != 1 {
+		t.Errorf("the process was replaced: %+v", s)
 	}
 }
 

@@ -159,7 +159,10 @@ func printRemote(out io.Writer, all []host.TransportStatus, now time.Time) error
 		if t.NextAttempt != nil {
 			next = clock(t.NextAttempt.Format(time.RFC3339Nano), now)
 		}
-		r.row("next attempt", join(next, label("after attempt ", r.take("attempts"))))
+		attempts := r.take("attempts")
+		if next != "" {
+			r.row("next attempt", join(next, label("after attempt ", attempts)))
+		}
 		r.row("last error", r.take("last_error"))
 		r.row("answer", join(label("HTTP ", r.take("http_status")), label("request id ", r.take("request_id")), label("cf-ray ", r.take("cf_ray"))))
 		r.row("server", join(r.take("server_name"), label("id ", r.take("server_id"))))

@@ -105,7 +105,7 @@ func (p *parser) credentials(b *hclsyntax.Block) Credentials {
 	}
 	if k, ok := v["token_url"]; ok {
 		if text := BadTokenURL(c.TokenURL); text != "" {
-			p.complain(k.at, text, "token_url is %q", c.TokenURL)
+			p.complain(k.at, text, "token_url is %q", WithoutPassword(c.TokenURL))
 		}
 	}
 	return c

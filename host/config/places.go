@@ -63,6 +63,21 @@ func StateDir(getenv func(string) string) (string, error) {
 // where tokens are refreshed, or "".
 func TokenURL(getenv func(string) string) string { return getenv("CODEX_REFRESH_TOKEN_URL_OVERRIDE") }
 
+// WithoutPassword is an address as an error may show it. What cannot be parsed is
+// shown as far as no password can stand in it.
+func WithoutPassword(address string) string {
+	u, err := url.Parse(address)
+	if err != nil {
+		before, _, found := strings.Cut(address, "@")
+		if !found {
+			return address
+		}
+		scheme, _, _ := strings.Cut(before, "://")
+		return scheme + "://…"
+	}
+	return u.Redacted()
+}
+
 // BadTokenURL says what is wrong with an address that refresh tokens are sent
 // to, or "".
 func BadTokenURL(address string) string {

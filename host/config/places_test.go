@@ -19,6 +19,19 @@ func environ(kv ...string) func(string) string {
 	}
 }
 
+func TestPasswordsAreNotShown(t *testing.T) {
+	for address, want := range map[string]string{
+		"https://user:hunter2@host/token": "https://user:xxxxx@host/token",
+		"https://host/token":              "https://host/token",
+		"https://user:hunter2@ho st/":     "https://…",
+		"ftp":                             "ftp",
+	} {
+		if got := WithoutPassword(address); got != want {
+			t.Errorf("%q is shown as %q, want %q", address, got, want)
+		}
+	}
+}
+
 func TestAuthFile(t *testing.T) {
 	home, err := os.UserHomeDir()
 	if err != nil {

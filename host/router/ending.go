@@ -121,8 +121,10 @@ func (w *row) check(now time.Time) verdict {
 		return stillWaits
 	}
 	if w.out.unsent() > 0 && w.link != nil && now.Sub(w.progress) > w.router.cfg.SlowAfter {
-		if w.opened.Lossless {
-			return stillWaits // the local reader will come back, or the host is stopped
+		if w.opened.Lossless || w.opened.ResumeKey != "" {
+			// The local reader will come back, or the host is stopped; a relay may be
+			// away for as long as it likes, and what its client may miss has a bound.
+			return stillWaits
 		}
 		w.slowLocked("it took nothing for " + w.router.cfg.SlowAfter.String())
 		return stillWaits

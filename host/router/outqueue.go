@@ -107,6 +107,24 @@ func (q *outQueue) unsent() int { return len(q.queue) }
 
 func (q *outQueue) empty() bool { return len(q.queue) == 0 && len(q.kept) == 0 }
 
+// full reports whether the queue has no room for another message. The oldest one
+// does not count by its size: one that is larger than the bound is no reason to
+// refuse what follows it. What is kept until it is acknowledged is bounded by the
+// transport, which returns no credit for more, and counts half.
+func (q *outQueue) full(bytes, messages int) bool {
+	size := q.bytes
+	switch {
+	case len(q.kept) > 0:
+		size -= len(q.kept[0].payload)
+	case len(q.queue) > 0:
+		size -= len(q.queue[0].payload)
+	}
+	if q.keep {
+		bytes, messages = 2*bytes, 2*messages
+	}
+	return size >= bytes || len(q.queue)+len(q.kept) >= messages
+}
+
 // over reports whether the queue holds more than so many bytes or messages.
 func (q *outQueue) over(bytes, messages int) bool {
 	return q.bytes > bytes || len(q.queue)+len(q.kept) > messages

@@ -392,6 +392,51 @@ func TestStalledPeerIsClosedAsSlow(t *testing.T) {
 	})
 }
 
+// TestALargeMessageMayBeFollowed: an answer over the bound of the queue, and a
+// notification right behind it.
+func TestALargeMessageMayBeFollowed(t *testing.T) {
+	for _, key := range []transport.ResumeKey{"", "k"} {
+		_, a, w, app := setUp(t, consume, Config{OutQueueBytes: 1 << 20})
+		open1(a, transport.Opened{ResumeKey: key})
+		c := app.sessions[0].conn
+		large := strings.Repeat("x", 3<<20)
+		for _, p := range []string{large, "small"} {
+			if err := c.Send([]byte(p)); err != nil {
+				t.Fatalf("key %q: sending %d bytes: %v", key, len(p), err)
+			}
+		}
+		for range 100 {
+			w.giveBack(a, 1)
+		}
+		if len(w.sent) != 2 || w.sent[0] != large || w.sent[1] != "small" {
+			t.Errorf("key %q: %d messages came", key, len(w.sent))
+		}
+	}
+}
+
+// TestARelayMayBeAway for longer than a peer may be slow.
+func TestARelayMayBeAway(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, a, w, app := setUp(t, consume, Config{SlowAfter: 30 * time.Second})
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- r.Run(ctx) }()
+		open1(a, transport.Opened{ResumeKey: "k"})
+		for range 6 {
+			if err := app.sessions[0].conn.Send(bytes.Repeat([]byte("x"), 64<<10)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		time.Sleep(10 * time.Minute)
+		synctest.Wait()
+		if len(w.closed()) != 0 {
+			t.Errorf("closed: %v", w.closed())
+		}
+		cancel()
+		<-done
+	})
+}
+
 // TestSteadyReaderIsNotSlow: a large message takes longer than the limit to
 // drain, and all its credit but the end's came back when it arrived.
 func TestSteadyReaderIsNotSlow(t *testing.T) {

@@ -260,7 +260,7 @@ func (w *row) send(p []byte, m transport.Message, force bool) error {
 	if w.state != open {
 		return transport.ErrConnClosed
 	}
-	if w.out.over(w.router.cfg.OutQueueBytes-len(p), w.router.cfg.OutQueueMessages) && !w.out.empty() && !force {
+	if w.out.full(w.router.cfg.OutQueueBytes, w.router.cfg.OutQueueMessages) && !force {
 		if w.opened.Lossless {
 			return transport.ErrOverloaded
 		}

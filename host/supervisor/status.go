@@ -81,6 +81,8 @@ func (p *Plugin) update(change func(*Status)) {
 		p.log.Warn("plugin", args...)
 	case after.State == Failed:
 		p.log.Error("plugin", args...)
+	case after.State == Degraded && after.State == before.State && after.Cause == before.Cause:
+		p.log.Debug("plugin", args...) // another attempt under way: not worth a line each
 	default:
 		p.log.Info("plugin", args...)
 	}
