@@ -95,10 +95,10 @@ func newRemoteStatus(io streams) *cobra.Command {
 
 func newRemoteSwitch(io streams, on bool) *cobra.Command {
 	verb, done := "disable", "off"
-	long := `Switches a remote transport of a running host off: its peers are told, and it
-connects to nothing until it is enabled again. Its process remains; if that is
-replaced, the next one begins switched off too. The host itself does not
-remember it.`
+	long := `Switches a remote transport of a running host off: its link is closed, and it
+connects to nothing until it is enabled again; then its peers go on where they
+were. Its process remains; if that is replaced, the next one begins switched off
+too. The host itself does not remember it.`
 	if on {
 		verb, done = "enable", "on"
 		long = `Switches a remote transport of a running host on. A transport that the
