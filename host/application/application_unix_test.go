@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"path/filepath"
 	"strings"
 	"sync"
 	"syscall"
@@ -59,6 +60,14 @@ func actAsApplication(mode string) int {
 		}
 		params := string(transport.Field(p, "params"))
 		switch string(m.Method) {
+		case "initialize":
+			if params == `"not answered"` {
+				continue
+			}
+		case "burst":
+			for i := range 3000 {
+				say(fmt.Sprintf(`{"method":"noise","params":[%d,"%01000d"]}`, i, i))
+			}
 		case "exit": // with requests before it unanswered
 			return 5
 		case "ignore":
@@ -383,6 +392,95 @@ func TestSharedGivesUp(t *testing.T) {
 		if time.Now().After(deadline) {
 			t.Fatalf("after giving up, a request got %s", got)
 		}
+	}
+}
+
+// TestSharedDoesNotWaitForTheTerminal: a program dies, is started again and
+// ends with the host while its only peer reads nothing.
+func TestSharedDoesNotWaitForTheTerminal(t *testing.T) {
+	app := sharedApp(t, backoff.Policy{})
+	c := newTerminal(1)
+	s := app.Open(c)
+	deliver(t, s, `{"id":1,"method":"initialize"}`)
+	deliver(t, s, `{"id":2,"method":"burst"}`)
+	await := func(what string, ok func() bool) {
+		t.Helper()
+		for deadline := time.Now().Add(20 * time.Second); !ok(); time.Sleep(time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatalf("never %s; status %+v", what, app.Status())
+			}
+		}
+	}
+	shared := app.(*Shared)
+	await("held up", func() bool {
+		room, _ := shared.x.behind()
+		return room != nil
+	})
+	if st := app.Status(); st.LeftOut != 0 || st.InFlight != 1 {
+		t.Errorf("status %+v", st)
+	}
+	pid := 0
+	await("found", func() bool { pid = childOf(t); return pid != 0 })
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	await("restarted", func() bool {
+		st := app.Status()
+		return st.Restarts == 1 && st.Ready && strings.Contains(st.Cause, "was killed by SIGKILL")
+	})
+}
+
+// childOf finds the one child process of this test.
+func childOf(t *testing.T) int {
+	t.Helper()
+	stats, err := filepath.Glob("/proc/[0-9]*/stat")
+	if err != nil || len(stats) == 0 {
+		t.Skip("there is no /proc")
+	}
+	for _, path := range stats {
+		b, err := os.ReadFile(path)
+		if err != nil {
+			continue
+		}
+		var pid, parent int
+		var state string
+		_, rest, _ := strings.Cut(string(b), ") ")
+		if _, err := fmt.Sscan(rest, &state, &parent); err != nil || parent != os.Getpid() || state == "Z" {
+			continue
+		}
+		if _, err := fmt.Sscan(string(b), &pid); err == nil {
+			return pid
+		}
+	}
+	return 0
+}
+
+// TestSharedReplacesAProcessThatDoesNotInitialize as the one before did. Its
+// peers wait meanwhile, and are told.
+func TestSharedReplacesAProcessThatDoesNotInitialize(t *testing.T) {
+	app := runApp(t, func(s *childproc.Starter) (App, error) {
+		a, err := NewShared(command(t, "ndjson"), s, hclog.New(&hclog.LoggerOptions{Output: t.Output()}), backoff.Policy{})
+		if err == nil {
+			a.initializeLimit = 300 * time.Millisecond
+		}
+		return a, err
+	})
+	c := newFakeConn()
+	s := app.Open(c)
+	deliver(t, s, `{"id":1,"method":"initialize","params":"first"}`)
+	c.next(t)
+	x := app.(*Shared).x
+	x.mu.Lock()
+	x.request = []byte(`{"id":1,"method":"initialize","params":"not answered"}`)
+	x.mu.Unlock()
+	deliver(t, s, `{"id":2,"method":"kill"}`)
+	c.next(t)
+	deliver(t, s, `{"id":3,"method":"m"}`)
+	if got := c.next(t); !strings.Contains(got, `"id":3,"error":{"code":-32603`) || !strings.Contains(got, "did not answer initialize within 300ms of its restart") {
+		t.Errorf("the request that waited got %s", got)
+	}
+	if st := app.Status(); !strings.Contains(st.Cause, "did not answer initialize") {
+		t.Errorf("status %+v", st)
 	}
 }
 

@@ -154,6 +154,11 @@ func (x *exchange) refuse(p *peer, m transport.Message, err error) {
 	p.answer(m.ID, code, err.Error())
 }
 
+// invalid is why a message is refused, as its sender reads it.
+func invalid(format string, args ...any) error {
+	return &transport.PeekError{Code: transport.CodeInvalidRequest, Text: "Invalid Request: " + fmt.Sprintf(format, args...)}
+}
+
 // answer sends an error of this side's own.
 func (p *peer) answer(id []byte, code int, text string) {
 	p.out.answer(transport.AppendError(nil, id, code, text), id)
@@ -264,11 +269,11 @@ func (p *peer) initialize(payload []byte, m transport.Message) (went bool, err e
 		return false, nil
 	}
 	if len(payload) > maxInitializeBytes {
-		return false, fmt.Errorf("Invalid Request: an initialize of %d bytes; the limit is %d bytes", len(payload), maxInitializeBytes)
+		return false, invalid("an initialize of %d bytes; the limit is %d bytes", len(payload), maxInitializeBytes)
 	}
 	optOut, size := optOuts(payload)
 	if size > maxOptOutBytes {
-		return false, fmt.Errorf("Invalid Request: optOutNotificationMethods has %d bytes; the limit is %d bytes", size, maxOptOutBytes)
+		return false, invalid("optOutNotificationMethods has %d bytes; the limit is %d bytes", size, maxOptOutBytes)
 	}
 	lsp := has(payload, "params", "processId") || has(payload, "params", "rootUri")
 
@@ -341,7 +346,7 @@ func (p *peer) notify(payload []byte, m transport.Message) (went bool, err error
 			return false, nil
 		}
 		if len(payload) > maxInitializeBytes {
-			return false, fmt.Errorf("Invalid Request: a notification %s of %d bytes; the limit is %d bytes", m.Method, len(payload), maxInitializeBytes)
+			return false, invalid("a notification %s of %d bytes; the limit is %d bytes", m.Method, len(payload), maxInitializeBytes)
 		}
 		x.initialized = bytes.Clone(payload)
 		if !x.alive || x.start == again {

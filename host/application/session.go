@@ -199,8 +199,12 @@ func (s *connSession) run() {
 	defer cancel()
 	up, err := s.connect(ctx)
 	if err != nil {
-		if ctx.Err() == nil {
-			s.app.failed(err.Error())
+		select {
+		case <-s.closed: // it was given up
+		default:
+			if ctx.Err() == nil {
+				s.app.failed(err.Error())
+			}
 		}
 		s.finish(err.Error(), transport.CloseAppEnded)
 		return

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -38,19 +39,37 @@ func actAsApplication(mode string) int {
 			fmt.Println("Server listening on port 3000 {")
 		}
 	case "never reads":
-		c := make(chan os.Signal, 1)
-		signal.Notify(c, syscall.SIGUSR1)
-		<-c
+		stay()
 	}
-	r := transport.NewFrameReader(os.Stdin, transport.NDJSON, 128<<20)
+	framing := transport.NDJSON
+	if mode == "content-length" {
+		framing = transport.ContentLength
+	}
+	deaf := false // to initialize
+	if file, ok := strings.CutPrefix(mode, "initializes at odd starts:"); ok {
+		deaf = starts(file)%2 == 0
+	}
+	r := transport.NewFrameReader(os.Stdin, framing, 128<<20)
 	w := bufio.NewWriterSize(os.Stdout, 1<<20)
+	say := func(format string, args ...any) bool {
+		_, _ = w.Write(transport.AppendFrame(nil, fmt.Appendf(nil, format, args...), framing))
+		return w.Flush() == nil
+	}
+	var held []string
+	cancelled := 0
 	for {
 		p, err := r.Next()
 		if err != nil {
 			return 0
 		}
 		m, err := transport.Peek(p)
-		if err != nil || m.Kind != transport.Request {
+		if err != nil {
+			continue
+		}
+		if string(m.Method) == "notifications/cancelled" {
+			cancelled++
+		}
+		if m.Kind != transport.Request {
 			continue
 		}
 		params := transport.Field(p, "params")
@@ -58,8 +77,34 @@ func actAsApplication(mode string) int {
 			params = []byte("null")
 		}
 		switch string(m.Method) {
+		case "initialize":
+			if deaf {
+				continue
+			}
 		case "die":
 			return 7
+		case "pid":
+			params = fmt.Append(nil, os.Getpid())
+		case "hold":
+			held = append(held, string(m.ID))
+			continue
+		case "release":
+			for _, id := range held {
+				say(`{"jsonrpc":"2.0","id":%s,"result":"late"}`, id)
+			}
+		case "cancelled":
+			params = fmt.Append(nil, cancelled)
+		case "close stdout":
+			_ = os.Stdout.Close()
+			stay()
+		case "close stdin":
+			_ = os.Stdin.Close()
+			say(`{"jsonrpc":"2.0","id":%s,"result":null}`, m.ID)
+			stay()
+		case "burst":
+			for i := range 2000 {
+				say(`{"jsonrpc":"2.0","method":"noise","params":[%d,"%05000d"]}`, i, i)
+			}
 		case "flood": // and nobody may wait for those who do not read
 			go func() {
 				for i := 0; ; i++ {
@@ -68,9 +113,30 @@ func actAsApplication(mode string) int {
 				}
 			}()
 		}
-		fmt.Fprintf(w, `{"jsonrpc":"2.0","id":%s,"result":%s}`+"\n", m.ID, params)
-		if w.Flush() != nil {
+		if !say(`{"jsonrpc":"2.0","id":%s,"result":%s}`, m.ID, params) {
 			return 0
 		}
 	}
+}
+
+// stay does nothing until the process is killed, or asked to end.
+func stay() {
+	c := make(chan os.Signal, 1)
+	signal.Notify(c, syscall.SIGUSR1)
+	<-c
+}
+
+// starts counts the starts of a program in a file, this one too.
+func starts(file string) int {
+	f, err := os.OpenFile(file, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+	if err != nil {
+		return 0
+	}
+	defer f.Close()
+	_, _ = f.WriteString(".")
+	info, err := f.Stat()
+	if err != nil {
+		return 0
+	}
+	return int(info.Size())
 }

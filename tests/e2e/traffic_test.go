@@ -67,6 +67,36 @@ func TestBytesComeBackUnchanged(t *testing.T) {
 	})
 }
 
+// TestBytesComeBackUnchangedFromPrograms is the same through processes. On an
+// NDJSON stream a raw line break, which in JSON is white space, is a space.
+func TestBytesComeBackUnchangedFromPrograms(t *testing.T) {
+	oneLine := strings.NewReplacer("\r", " ", "\n", " ")
+	for _, tt := range []struct {
+		name, mode string
+		args       []string
+		want       func(string) string
+	}{
+		{"NDJSON", "echo", nil, oneLine.Replace},
+		{"Content-Length", "content-length", []string{"--framing", "content-length"}, strings.Clone},
+		{"shared", "echo", []string{"--mode", "shared"}, oneLine.Replace},
+		{"shared, Content-Length", "content-length", []string{"--mode", "shared", "--framing", "content-length"}, strings.Clone},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			args := append([]string{"--listen", "ws://127.0.0.1:0"}, tt.args...)
+			h := start(t, append(append(args, "--"), self(t, tt.mode)...)...)
+			ws := h.dial()
+			rapid.Check(t, func(rt *rapid.T) {
+				id := rapid.SampledFrom([]string{"1", `"1"`, "1.0", "-0", `"\u0031"`, "12345678901234567890", `""`, "1e2", `"a\"b"`}).Draw(rt, "id")
+				params := drawJSON(rt, 4)
+				send(t, ws, ` { "params" : `+params+` ,"method":"echo", "id":`+id+`}`)
+				if got, want := receive(t, ws), `{"jsonrpc":"2.0","id":`+id+`,"result":`+tt.want(params)+`}`; got != want {
+					rt.Fatalf("sent params %s with id %s, got %s", params, id, got)
+				}
+			})
+		})
+	}
+}
+
 // TestNoDeadlock is the load at which a prototype, and websocketd, stop for
 // good. Each payload is compared.
 func TestNoDeadlock(t *testing.T) {
