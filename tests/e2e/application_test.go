@@ -18,6 +18,10 @@ import (
 // application.
 const childMode = "TRANSPORTHOST_E2E_CHILD"
 
+// greeting is what an application in the mode "greets" says behind its answer to
+// initialize.
+const greeting = `{"jsonrpc":"2.0","method":"configWarning","params":{"summary":"hello"}}`
+
 // self is the command line of this test as an application.
 func self(t *testing.T, mode string) []string {
 	t.Helper()
@@ -69,6 +73,9 @@ func actAsApplication(mode string) int {
 			}()
 		}
 		fmt.Fprintf(w, `{"jsonrpc":"2.0","id":%s,"result":%s}`+"\n", m.ID, params)
+		if mode == "greets" && string(m.Method) == "initialize" {
+			fmt.Fprintln(w, greeting)
+		}
 		if w.Flush() != nil {
 			return 0
 		}
