@@ -184,10 +184,14 @@ func TestRemoteUsesATokenWhoseRefreshFails(t *testing.T) {
 // TestRemoteDefersARequiredRefresh is the counterpart of
 // expired_token_refresh_failure_throttles_reconnect_without_websocket.
 func TestRemoteDefersARequiredRefresh(t *testing.T) {
-	r := newRelay(t, backend.Options{TokenLifetime: time.Nanosecond})
+	const lifetime = 100 * time.Millisecond // over before a host comes again
+	r := newRelay(t, backend.Options{TokenLifetime: lifetime})
 	r.signIn(backend.AuthChatGPT, "")
 	r.AnswerAlways(backend.EndpointRefresh, backend.Reject(http.StatusBadGateway, "not now"))
 	h := r.start(setup{})
+	_, err := r.AwaitConnect(r.ctx, 1)
+	r.must(err)
+	r.Drop()
 	s := h.attempted("remote control server token refresh deferred until ")
 	if s.Reported.State != "retrying" || s.Reported.Details["next_attempt"] == "" {
 		t.Errorf("got %+v", s.Reported)
