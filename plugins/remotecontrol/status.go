@@ -1,6 +1,7 @@
 package remotecontrol
 
 import (
+	"cmp"
 	"maps"
 	"strconv"
 	"sync"
@@ -156,9 +157,10 @@ func (f *facts) details(since time.Time) map[string]string {
 	return d
 }
 
-// failed notes the last failure.
+// failed notes the last failure. One that says nothing else is tried again by
+// itself.
 func (f *facts) failed(state linkState, why *failure, next time.Time) {
-	f.state, f.cause, f.remedy, f.text, f.nextAttempt = state, why.line(), why.remedy, why.text, next
+	f.state, f.cause, f.remedy, f.text, f.nextAttempt = state, why.line(), cmp.Or(why.remedy, waitRemedy), why.text, next
 	f.httpStatus, f.requestID, f.cfRay = "", "", ""
 	if a := why.answer; a != nil {
 		f.httpStatus = a.status()

@@ -19,6 +19,10 @@ import (
 // application.
 const childMode = "TRANSPORTHOST_E2E_CHILD"
 
+// greeting is what an application in the mode "greets" says behind its answer to
+// initialize.
+const greeting = `{"jsonrpc":"2.0","method":"configWarning","params":{"summary":"hello"}}`
+
 // self is the command line of this test as an application.
 func self(t *testing.T, mode string) []string {
 	t.Helper()
@@ -113,7 +117,11 @@ func actAsApplication(mode string) int {
 				}
 			}()
 		}
-		if !say(`{"jsonrpc":"2.0","id":%s,"result":%s}`, m.ID, params) {
+		ok := say(`{"jsonrpc":"2.0","id":%s,"result":%s}`, m.ID, params)
+		if mode == "greets" && string(m.Method) == "initialize" {
+			ok = say("%s", greeting)
+		}
+		if !ok {
 			return 0
 		}
 	}

@@ -41,10 +41,11 @@ func build(dir string) error {
 		return fmt.Errorf("finding the module: %w", err)
 	}
 	for out, pkg := range map[string]string{
-		"transporthost":               "./cmd/host",
-		"mcp-server":                  "./examples/mcp-server",
-		"plugins/transport-stdio":     "./plugins/stdio/cmd/transport-stdio",
-		"plugins/transport-websocket": "./plugins/websocket/cmd/transport-websocket",
+		"transporthost":                   "./cmd/host",
+		"mcp-server":                      "./examples/mcp-server",
+		"plugins/transport-stdio":         "./plugins/stdio/cmd/transport-stdio",
+		"plugins/transport-websocket":     "./plugins/websocket/cmd/transport-websocket",
+		"plugins/transport-remotecontrol": "./plugins/remotecontrol/cmd/transport-remotecontrol",
 	} {
 		cmd := exec.Command("go", "build", "-o", filepath.Join(dir, out), pkg)
 		cmd.Dir = strings.TrimSpace(string(root))
@@ -115,10 +116,17 @@ func runtimeDir(t *testing.T) string {
 // for leaks, when the test ends.
 func launch(t *testing.T, args ...string) *hostProcess {
 	t.Helper()
+	return launchIn(t, nil, args...)
+}
+
+// launchIn is launch with more environment than this process has.
+func launchIn(t *testing.T, env []string, args ...string) *hostProcess {
+	t.Helper()
 	runtime := runtimeDir(t)
 	var err error
 	h := &hostProcess{t: t, runtime: runtime, exited: make(chan struct{}), ready: make(chan struct{}), listen: map[string][]string{}}
 	h.cmd = exec.Command(bin().host(), append([]string{"run", "--runtime-dir", runtime}, args...)...)
+	h.cmd.Env = append(os.Environ(), env...)
 	if h.stdin, err = h.cmd.StdinPipe(); err != nil {
 		t.Fatal(err)
 	}
@@ -170,14 +178,19 @@ func (h *hostProcess) listenTo(r io.Reader) {
 func start(t *testing.T, args ...string) *hostProcess {
 	t.Helper()
 	h := launch(t, args...)
+	h.awaitReady()
+	return h
+}
+
+func (h *hostProcess) awaitReady() {
+	h.t.Helper()
 	select {
 	case <-h.ready:
 	case <-h.exited:
-		t.Fatalf("the host ended: %v\n%s", h.err, h.stderr())
+		h.t.Fatalf("the host ended: %v\n%s", h.err, h.stderr())
 	case <-time.After(limit):
-		t.Fatalf("the host is not ready after %v\n%s", limit, h.stderr())
+		h.t.Fatalf("the host is not ready after %v\n%s", limit, h.stderr())
 	}
-	return h
 }
 
 func (h *hostProcess) stderr() string {

@@ -99,7 +99,7 @@ func (st *stream) accept(e *ServerEnvelope, hash uint64, previous *frontier, res
 	case !previous.at.before(at):
 		complain(SeqRepeat, "behind %v on the same socket", previous.at)
 		return false, restarted, problems
-	case !previous.next(at):
+	case !previous.next(at) && !st.coveredBefore(at):
 		complain(SeqGap, "behind %v on the same socket", previous.at)
 	}
 	if at.seq == 0 {
@@ -130,6 +130,14 @@ func (st *stream) accept(e *ServerEnvelope, hash uint64, previous *frontier, res
 	st.unacked = append(st.unacked, retained{at: at, bytes: e.payloadBytes()})
 	st.remember(at, hash)
 	return true, restarted, problems
+}
+
+// coveredBefore reports whether the host was told that we have everything
+// before at. What it was about to send again for a new socket it leaves out
+// then, from the middle on.
+func (st *stream) coveredBefore(at position) bool {
+	reached := !st.seen.at.before(at) || st.seen.next(at)
+	return reached && (len(st.unacked) == 0 || !st.unacked[0].at.before(at))
 }
 
 // forget begins anew, but for the messages that are on their way to the client.

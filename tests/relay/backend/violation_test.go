@@ -86,6 +86,17 @@ func TestViolationsOnLinks(t *testing.T) {
 		{"sent again in full", func(b *bench, s *fakehost.Socket) {
 			reconnect(b, s, message(1, `{"method":"m1"}`), message(2, `{"method":"m2"}`), message(3, `{"method":"m"}`))
 		}, ""},
+		{"sent again up to the ack", func(b *bench, s *fakehost.Socket) {
+			reconnect(b, s, message(1, `{"method":"m1"}`))
+			_, err := b.AwaitFrame(b.ctx, func(f backend.Frame) bool { return f.Link == 2 })
+			b.must(err)
+			b.Heal() // and so acknowledges both
+			b.next(b.last, "ack")
+			frames(message(3, `{"method":"m"}`))(b, b.last)
+		}, ""},
+		{"sent again with a gap", func(b *bench, s *fakehost.Socket) {
+			reconnect(b, s, message(1, `{"method":"m1"}`), message(3, `{"method":"m"}`))
+		}, backend.SeqGap},
 		{"sent again with other bytes", func(b *bench, s *fakehost.Socket) {
 			reconnect(b, s, message(1, `{"method":"m0"}`))
 		}, backend.ResendDiffers},
