@@ -79,6 +79,7 @@ var rows = []row{
 	{name: "5 of 25 never read", measure: (*laboratory).stalled, load: shape(20, 8, 1<<10)},
 	{name: "idle peers", measure: (*laboratory).idlePeers},
 	{name: "SIGKILL of the plugin", measure: (*laboratory).killed},
+	{name: "remote fairness", measure: (*laboratory).fairness},
 	{name: "start", measure: (*laboratory).started},
 }
 
@@ -88,5 +89,6 @@ var (
 	stalledMemoryFloor     = floor{atMost: 2}   // MiB for each stalled peer and process
 	idleMemoryFloor        = floor{atMost: 10}  // KiB a peer, plugin and host together
 	killedFloor            = floor{atMost: 100} // ms
+	fairnessFloor          = floor{atMost: 2}   // times the p99 of the same client alone
 	startedFloor           = floor{atMost: 300} // ms
 )

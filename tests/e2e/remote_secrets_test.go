@@ -106,18 +106,19 @@ func TestRemoteSecretsStayInside(t *testing.T) {
 		r.call(r.initialized("c1", "s1"), `["`+strings.Repeat("payload", 3)+`"]`)
 
 		// tokens that are refused, refreshed, and refused for good
+		h.ask("plugins", "restart", phone) // begins with short delays again
+		r.connected(h, 2)
 		r.ExpireServerTokens()
 		r.must(r.RevokeAccess(""))
 		r.Drop()
-		r.connected(h, 2)
+		r.connected(h, 3)
 		r.must(r.RevokeAccess(""))
 		r.must(r.RevokeRefresh("", "refresh_token_reused"))
-		r.ExpireServerTokens()
-		r.Drop()
+		h.ask("plugins", "restart", phone)
 		h.attempted("; waiting for valid ChatGPT authentication")
 		h.hides(secrets...)
 		r.signIn(backend.AuthChatGPT, "acct-second")
-		r.connected(h, 3)
+		r.connected(h, 4)
 		h.awaitRemote("restarted", func(s host.TransportStatus) bool { return s.Reported.Details["account"] != "" })
 
 		for _, s := range r.Secrets() {
