@@ -57,6 +57,7 @@ type clients struct {
 	ring       []*stream   // that have something to send
 	stale      []streamKey // whose assemblies are to be dropped
 	linked     bool        // a link is served
+	unlinked   time.Time   // when the last one ended; at first, when this table was made
 	closed     bool        // nothing starts any more
 }
 
@@ -66,7 +67,7 @@ func newClients(host *pluginsdk.Host, p profile, relay string, log hclog.Logger)
 	c := &clients{
 		host: host, profile: p, relay: relay, log: log,
 		maxMessage: host.Params().MaxMessageBytes, maxRetained: retainedBytes,
-		wake:    make(chan struct{}, 1),
+		wake: make(chan struct{}, 1), unlinked: time.Now(),
 		streams: make(map[string]map[string]*stream), legacy: make(map[string]string),
 	}
 	c.life, c.leave = context.WithCancelCause(context.Background())
@@ -246,6 +247,7 @@ func (c *clients) attachLocked(s *stream, vc *virtualClient) {
 func (c *clients) freeLocked(s *stream) {
 	s.out.clear()
 	s.answers, s.pong, s.note = nil, noPong, false
+	s.left()
 	c.withdrawLocked(s)
 	c.rechargeLocked(s)
 }

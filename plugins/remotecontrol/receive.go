@@ -232,6 +232,7 @@ func (c *clients) ack(e *clientEnvelope) {
 		if s == nil || e.SeqID == nil || !s.out.ack(*e.SeqID, e.SegmentID) {
 			return
 		}
+		s.left()
 		c.rechargeLocked(s)
 		if vc := s.live(); vc != nil {
 			if seq := vc.ackLocked(&s.out); seq > 0 {

@@ -35,6 +35,8 @@ type stream struct {
 	note    bool           // a checkpoint is due although nothing is to be sent
 	heard   time.Time      // of a stream without virtual client: when it lost it, or was pinged
 
+	farewell *farewell // of a virtual client that the host has ended; nil: none
+
 	pumping bool          // a pump runs
 	inRing  bool          // the link's writer will come to it
 	charged int           // bytes that count against retainedBytes
@@ -240,17 +242,14 @@ func (c *clients) pumpOnce(s *stream) bool {
 	b := c.planLocked(s, vc)
 	if len(b.entries) == 0 && !s.note {
 		s.pumping = false
-		ended := vc.ending != nil
-		if ended {
+		if vc.ending != nil {
 			c.parkLocked(vc)
+			c.seeOffLocked(vc)
 		}
 		c.offerLocked(s)
 		acked := vc.ackLocked(&s.out)
 		c.mu.Unlock()
 		vc.tell(messages, bytes, acked)
-		if ended {
-			vc.conn.Close(*vc.ending)
-		}
 		return false
 	}
 	c.offerLocked(s)
@@ -303,7 +302,7 @@ func (c *clients) offerLocked(s *stream) {
 
 // takeEnvelope returns the next envelope for the link, one stream after the
 // other, so that a message of many segments delays each other stream by one.
-func (c *clients) takeEnvelope() (envelope, bool) {
+func (c *clients) takeEnvelope() (*stream, envelope, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for len(c.ring) > 0 {
@@ -316,8 +315,8 @@ func (c *clients) takeEnvelope() (envelope, bool) {
 		}
 		e := s.out.take()
 		c.offerLocked(s)
-		return e, true
+		return s, e, true
 	}
 	c.ring = nil
-	return envelope{}, false
+	return nil, envelope{}, false
 }

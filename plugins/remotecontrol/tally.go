@@ -38,3 +38,5 @@ func (c *clients) complain(counter *atomic.Int64, text string, args ...any) {
 		c.log.Warn(text, append(args, "times", n)...)
 	}
 }
+
+func (c *clients) counters() map[string]string { return c.tally.details() }

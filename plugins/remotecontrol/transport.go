@@ -19,7 +19,8 @@ const (
 	// credentials themselves may take longer, and is not waited for.
 	grantTimeout = time.Second
 	// readyTimeout bounds the same question where its answer decides about the
-	// start: the host is to end within 5 s.
+	// start: without usable credentials the host is to end within 5 s. A question
+	// that is open by then decides nothing.
 	readyTimeout = 4 * time.Second
 )
 
@@ -135,7 +136,9 @@ func checkCredentials(ctx context.Context, host hostCalls, s pluginsdk.AuthStric
 		return nil
 	case errors.Is(err, pluginsdk.ErrNotGranted):
 		return notGranted(err)
-	case s != pluginsdk.RequireReady:
+	case s != pluginsdk.RequireReady, asking.Err() != nil && ctx.Err() == nil:
+		// A host that takes its time is renewing them; if that fails, it still has
+		// the old ones.
 		return nil
 	case errors.Is(err, pluginsdk.ErrNoCredentials):
 		return &refusal{text: err.Error(), class: pluginsdk.ErrPermissionDenied}

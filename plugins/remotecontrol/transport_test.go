@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/uuid"
@@ -99,6 +100,22 @@ func TestRequireReady(t *testing.T) {
 			p.Stop()
 		}
 	}
+}
+
+// TestASlowTokenEndpointDoesNotEndTheStart: a refresh that fails leaves the
+// credentials that were there (spec 3.3), so what takes long decides nothing.
+func TestASlowTokenEndpointDoesNotEndTheStart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := &fakeHost{creds: goodCredentials(), slow: 30 * time.Second}
+		if err := checkCredentials(t.Context(), h, pluginsdk.RequireReady); err != nil {
+			t.Errorf("got %v, want a start", err)
+		}
+		ended, cancel := context.WithCancelCause(t.Context())
+		cancel(pluginsdk.ErrStopping)
+		if err := checkCredentials(ended, h, pluginsdk.RequireReady); !errors.Is(err, pluginsdk.ErrStopping) {
+			t.Errorf("got %v, want the end of the process", err)
+		}
+	})
 }
 
 func TestStartsWithUsableCredentials(t *testing.T) {
