@@ -63,7 +63,7 @@ func pipe(t *testing.T) (ours, theirs *websocket.Conn) {
 
 // bare are clients without a host, for links on which nothing is opened.
 func bare() *clients {
-	return newClients(new(pluginsdk.Host), profile3, "relay.test:443", hclog.NewNullLogger())
+	return newClients(new(pluginsdk.Host), profile3, "relay.test:443", defaultMaxClients, hclog.NewNullLogger())
 }
 
 // serveBare serves a link in a bubble; the channel gets its result.

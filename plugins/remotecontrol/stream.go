@@ -29,7 +29,7 @@ const (
 type stream struct {
 	key     streamKey
 	out     outbox
-	vc      *virtualClient // nil: none
+	vc      *virtualClient // that the relay can reach; nil: none
 	pong    pongStatus     // to be sent
 	answers []ownAnswer    // to be sent
 	note    bool           // a checkpoint is due although nothing is to be sent
@@ -43,14 +43,6 @@ type stream struct {
 	waiting bool          // for room in them
 	granted bool          // there is room for its next message
 	idle    *list.Element // in clients.idle; nil while there is a virtual client
-}
-
-// live is the virtual client that the relay can reach, or nil.
-func (s *stream) live() *virtualClient {
-	if s.vc == nil || s.vc.leaving != nil {
-		return nil
-	}
-	return s.vc
 }
 
 // A batch is what an outbox takes in at once, after one checkpoint.
@@ -186,7 +178,7 @@ func (c *clients) withdrawLocked(s *stream) {
 
 // needLocked is what the stream would be charged for its next message.
 func (s *stream) needLocked() int {
-	if vc := s.live(); vc != nil && len(vc.pending) > 0 {
+	if vc := s.vc; vc != nil && len(vc.pending) > 0 {
 		return max(0, s.out.bytes+len(vc.pending[0].payload)+entryOverhead-reservedBytes) - s.charged
 	}
 	return 0
@@ -197,7 +189,7 @@ func (c *clients) kickLocked(s *stream) {
 	if s.pumping || c.closed {
 		return
 	}
-	vc := s.live()
+	vc := s.vc
 	if vc == nil {
 		// Nobody adopts the numbers of a stream without a connection: there is
 		// nothing to wait for.
@@ -223,7 +215,7 @@ func (c *clients) pump(s *stream) {
 // pumpOnce moves one batch. When it returns false, the pump has ended.
 func (c *clients) pumpOnce(s *stream) bool {
 	c.mu.Lock()
-	vc := s.live()
+	vc := s.vc
 	if c.closed || vc == nil {
 		s.pumping = false
 		c.kickLocked(s)
@@ -265,9 +257,9 @@ func (c *clients) pumpOnce(s *stream) bool {
 	}
 
 	c.mu.Lock()
-	if err != nil || s.live() != vc {
+	if err != nil || s.vc != vc {
 		c.rechargeLocked(s)
-		if s.live() == vc {
+		if s.vc == vc {
 			s.pumping = false // the host is gone, or we are leaving
 		}
 		again := s.pumping

@@ -26,7 +26,7 @@ const (
 
 // A Transport is the remote control transport.
 type Transport struct {
-	clients func(host *pluginsdk.Host, p profile, relay string, log hclog.Logger) relayClients
+	clients func(host *pluginsdk.Host, cfg config, relay string, log hclog.Logger) relayClients
 	enabled *toggle
 	news    *news
 
@@ -46,8 +46,8 @@ var (
 // New makes the transport.
 func New() *Transport {
 	return &Transport{
-		clients: func(host *pluginsdk.Host, p profile, relay string, log hclog.Logger) relayClients {
-			return newClients(host, p, relay, log)
+		clients: func(host *pluginsdk.Host, cfg config, relay string, log hclog.Logger) relayClients {
+			return newClients(host, cfg.Protocol, relay, cfg.MaxClients, log)
 		},
 		enabled: newToggle(), news: newNews(),
 	}
@@ -102,7 +102,7 @@ func (t *Transport) Serve(ctx context.Context, host *pluginsdk.Host) error {
 			return err
 		}
 	}
-	l.clients = t.clients(host, cfg.Protocol, relay, log)
+	l.clients = t.clients(host, cfg, relay, log)
 	// Their connections stay open at the end: the next process of this instance
 	// resumes them, and a host that ends closes them itself.
 	defer l.clients.detach()

@@ -36,7 +36,7 @@ func newPlugin(t *testing.T) *plugin {
 	t.Cleanup(s.Close)
 	p.url = s.URL + "/backend-api/"
 	tr := New()
-	tr.clients = func(*pluginsdk.Host, profile, string, hclog.Logger) relayClients { return p.clients }
+	tr.clients = func(*pluginsdk.Host, config, string, hclog.Logger) relayClients { return p.clients }
 	p.Host = pluginsdktest.Serve(t, tr)
 	return p
 }
@@ -257,11 +257,11 @@ func TestDescription(t *testing.T) {
 
 func TestConfigComplaints(t *testing.T) {
 	p := newPlugin(t)
-	err := p.start(t, true, pluginsdk.AllowRecoverable, map[string]any{"protocol": 4, "originator": "a\nb", "allowed_hosts": []string{"*.example.com"}})
+	err := p.start(t, true, pluginsdk.AllowRecoverable, map[string]any{"protocol": 4, "originator": "a\nb", "allowed_hosts": []string{"*.example.com"}, "max_clients": -1})
 	if !errors.Is(err, pluginsdk.ErrInvalidConfig) {
 		t.Fatalf("got %v", err)
 	}
-	for _, want := range []string{"protocol is 4", `originator is "a\nb"`, `allowed_hosts has "*.example.com"`} {
+	for _, want := range []string{"protocol is 4", `originator is "a\nb"`, `allowed_hosts has "*.example.com"`, "max_clients is -1, want 1 or more"} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("got %v, want %q in it", err, want)
 		}
