@@ -30,19 +30,18 @@ const (
 // host into the outbox. None of them holds up the reader or the writer of the
 // link.
 type clients struct {
-	host        *pluginsdk.Host
-	profile     profile
-	relay       string
-	log         hclog.Logger
-	maxMessage  int
-	maxRetained int
-	maxClients  int
-	opens       *rate.Limiter // of virtual clients
-	tally       tally
-	wake        chan struct{}   // one slot: the ring has something
-	life        context.Context // of the goroutines, which no caller's context spans; ended by leave
-	leave       context.CancelCauseFunc
-	wg          sync.WaitGroup
+	host       *pluginsdk.Host
+	profile    profile
+	relay      string
+	log        hclog.Logger
+	maxMessage int
+	maxClients int
+	opens      *rate.Limiter // of virtual clients
+	tally      tally
+	wake       chan struct{}   // one slot: the ring has something
+	life       context.Context // of the goroutines, which no caller's context spans; ended by leave
+	leave      context.CancelCauseFunc
+	wg         sync.WaitGroup
 
 	// Of the reader of the link.
 	assembler assembler
@@ -56,8 +55,8 @@ type clients struct {
 	ledger     ledger
 	subscribed string      // the last cursor of an envelope that was taken in
 	inbound    int         // bytes on their way to the host
-	retained   int         // bytes that streams are charged for
-	queue      []*stream   // that wait for room in them
+	small      pool        // of what outboxes hold
+	large      pool        // of those that hold more than a share of small
 	ring       []*stream   // that have something to send
 	stale      []streamKey // whose assemblies are to be dropped
 	linked     bool        // a link is served
@@ -70,7 +69,8 @@ type clients struct {
 func newClients(host *pluginsdk.Host, p profile, relay string, maxClients int, log hclog.Logger) *clients {
 	c := &clients{
 		host: host, profile: p, relay: relay, log: log,
-		maxMessage: host.Params().MaxMessageBytes, maxRetained: retainedBytes,
+		maxMessage: host.Params().MaxMessageBytes,
+		small:      pool{max: retainedBytes / 2}, large: pool{max: retainedBytes / 2},
 		maxClients: maxClients, opens: newOpens(),
 		wake: make(chan struct{}, 1), unlinked: time.Now(),
 		streams: make(map[string]map[string]*stream), legacy: make(map[string]string),

@@ -2,7 +2,6 @@ package remotecontrol
 
 import (
 	"container/list"
-	"slices"
 	"time"
 )
 
@@ -14,13 +13,6 @@ const (
 	// maxAnswers bounds the answers of this plugin's own that wait for room in
 	// an outbox: a peer that goes on asking is closed as overloaded.
 	maxAnswers = 128
-	// retainedBytes bounds what all outboxes hold beyond reservedBytes each: two
-	// messages of the largest size. A message that finds no room waits with the
-	// host.
-	retainedBytes = 128 << 20
-	// reservedBytes of every stream are outside that bound, so that streams that
-	// never acknowledge delay the large messages of others, and nothing else.
-	reservedBytes = 64 << 10
 )
 
 // A stream is what this process knows of one stream of the relay: its numbers,
@@ -39,8 +31,8 @@ type stream struct {
 
 	pumping bool          // a pump runs
 	inRing  bool          // the link's writer will come to it
-	charged int           // bytes that count against retainedBytes
-	waiting bool          // for room in them
+	charged int           // bytes that count against a pool
+	waiting *pool         // that has no room for its next message; nil: none
 	granted bool          // there is room for its next message
 	idle    *list.Element // in clients.idle; nil while there is a virtual client
 }
@@ -116,72 +108,6 @@ func (c *clients) commitLocked(s *stream, vc *virtualClient, b batch) {
 	s.granted = false
 	c.rechargeLocked(s)
 	c.offerLocked(s)
-}
-
-// chargeLocked makes the stream pay for an outbox of so many bytes, or queues
-// it until there is room.
-func (c *clients) chargeLocked(s *stream, bytes int) bool {
-	charge := max(0, bytes-reservedBytes)
-	if charge <= s.charged {
-		return true
-	}
-	others := c.retained - s.charged
-	if !s.granted && len(c.queue) > 0 || others > 0 && others+charge > c.maxRetained {
-		if !s.waiting {
-			s.waiting = true
-			c.queue = append(c.queue, s)
-		}
-		return false
-	}
-	c.retained, s.charged = others+charge, charge
-	return true
-}
-
-// rechargeLocked makes the stream pay for what its outbox holds, and lets
-// those go on for whom that leaves room.
-func (c *clients) rechargeLocked(s *stream) {
-	charge := max(0, s.out.bytes-reservedBytes)
-	freed := charge < s.charged
-	c.retained += charge - s.charged
-	s.charged = charge
-	if freed {
-		c.grantLocked()
-	}
-}
-
-// grantLocked lets those go on who wait for room, in the order in which they
-// came.
-func (c *clients) grantLocked() {
-	room := c.maxRetained - c.retained
-	for len(c.queue) > 0 {
-		next := c.queue[0]
-		need := next.needLocked()
-		if need > room && room < c.maxRetained {
-			return
-		}
-		room -= need
-		c.queue = c.queue[1:]
-		next.waiting, next.granted = false, true
-		c.kickLocked(next)
-	}
-}
-
-// withdrawLocked takes a stream that has nothing more to send out of the queue
-// for room.
-func (c *clients) withdrawLocked(s *stream) {
-	if s.granted = false; s.waiting {
-		s.waiting = false
-		c.queue = slices.DeleteFunc(c.queue, func(other *stream) bool { return other == s })
-		c.grantLocked()
-	}
-}
-
-// needLocked is what the stream would be charged for its next message.
-func (s *stream) needLocked() int {
-	if vc := s.vc; vc != nil && len(vc.pending) > 0 {
-		return max(0, s.out.bytes+len(vc.pending[0].payload)+entryOverhead-reservedBytes) - s.charged
-	}
-	return 0
 }
 
 // kickLocked makes what waits on a stream go on, as far as it can.
