@@ -69,6 +69,7 @@ func (l *loop) attempt(ctx context.Context) (*websocket.Conn, pluginsdk.Credenti
 // credentials asks the host. Its causes are the spec's texts (3.4), and are
 // waited out.
 func (l *loop) credentials(ctx context.Context) (pluginsdk.Credentials, *failure) {
+	l.status.update((*facts).asking)
 	told := l.news.generation() // before the question: what comes after it wakes
 	creds, err := l.host.Credentials(ctx)
 	l.known = max(told, creds.Generation)
@@ -221,6 +222,9 @@ func (l *loop) socketRefused(ctx context.Context, creds pluginsdk.Credentials, u
 		return f
 	}
 	if a.code == http.StatusConflict {
+		if a.html {
+			return f // of something in front of the backend: it says nothing of the enrollment
+		}
 		return l.conflict(ctx, f)
 	}
 	l.conflicts = 0

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/go-hclog"
+	"golang.org/x/time/rate"
 
 	pluginsdk "github.com/transporthost/transporthost/plugin-sdk"
 )
@@ -29,17 +30,18 @@ const (
 // host into the outbox. None of them holds up the reader or the writer of the
 // link.
 type clients struct {
-	host        *pluginsdk.Host
-	profile     profile
-	relay       string
-	log         hclog.Logger
-	maxMessage  int
-	maxRetained int
-	tally       tally
-	wake        chan struct{}   // one slot: the ring has something
-	life        context.Context // of the goroutines, which no caller's context spans; ended by leave
-	leave       context.CancelCauseFunc
-	wg          sync.WaitGroup
+	host       *pluginsdk.Host
+	profile    profile
+	relay      string
+	log        hclog.Logger
+	maxMessage int
+	maxClients int
+	opens      *rate.Limiter // of virtual clients
+	tally      tally
+	wake       chan struct{}   // one slot: the ring has something
+	life       context.Context // of the goroutines, which no caller's context spans; ended by leave
+	leave      context.CancelCauseFunc
+	wg         sync.WaitGroup
 
 	// Of the reader of the link.
 	assembler assembler
@@ -48,26 +50,31 @@ type clients struct {
 	streams    map[string]map[string]*stream // by client id and stream id
 	idle       list.List                     // streams without virtual client, the one heard longest ago first
 	legacy     map[string]string             // streams of clients that do not name one, by client id
-	active     int                           // virtual clients
+	leaving    map[*virtualClient]struct{}   // without a stream, until the host has what they said
+	active     int                           // virtual clients, with those
 	ledger     ledger
 	subscribed string      // the last cursor of an envelope that was taken in
 	inbound    int         // bytes on their way to the host
-	retained   int         // bytes that streams are charged for
-	queue      []*stream   // that wait for room in them
+	small      pool        // of what outboxes hold
+	large      pool        // of those that hold more than a share of small
 	ring       []*stream   // that have something to send
 	stale      []streamKey // whose assemblies are to be dropped
 	linked     bool        // a link is served
+	unlinked   time.Time   // when the last one ended; at first, when this table was made
 	closed     bool        // nothing starts any more
 }
 
 // newClients makes an empty table. It starts nothing. relay is the address
 // that connections show as their peer's.
-func newClients(host *pluginsdk.Host, p profile, relay string, log hclog.Logger) *clients {
+func newClients(host *pluginsdk.Host, p profile, relay string, maxClients int, log hclog.Logger) *clients {
 	c := &clients{
 		host: host, profile: p, relay: relay, log: log,
-		maxMessage: host.Params().MaxMessageBytes, maxRetained: retainedBytes,
-		wake:    make(chan struct{}, 1),
+		maxMessage: host.Params().MaxMessageBytes,
+		small:      pool{max: retainedBytes / 2}, large: pool{max: retainedBytes / 2},
+		maxClients: maxClients, opens: newOpens(),
+		wake: make(chan struct{}, 1), unlinked: time.Now(),
 		streams: make(map[string]map[string]*stream), legacy: make(map[string]string),
+		leaving: make(map[*virtualClient]struct{}),
 	}
 	c.life, c.leave = context.WithCancelCause(context.Background())
 	c.assembler = newAssembler(c.beginAssembly, c.endAssembly)
@@ -78,7 +85,14 @@ func newClients(host *pluginsdk.Host, p profile, relay string, log hclog.Logger)
 // first serve. A connection that cannot be read is left to the host, which
 // closes it. The error is the host's end.
 func (c *clients) adopt(resume []pluginsdk.Resume) error {
+	last := make(map[pluginsdk.ResumeKey]pluginsdk.ConnID, len(resume))
 	for _, r := range resume {
+		last[r.Key] = max(last[r.Key], r.Conn)
+	}
+	for _, r := range resume {
+		if r.Conn != last[r.Key] {
+			continue // its peer has initialized again: the host closes it
+		}
 		vc, err := c.revive(r)
 		if err != nil {
 			c.log.Warn("not taking over a connection of an earlier process", "connection", r.Conn, "error", err)
@@ -183,6 +197,9 @@ func (c *clients) shut() []*virtualClient {
 			vcs = append(vcs, s.vc)
 		}
 	}
+	for vc := range c.leaving {
+		vcs = append(vcs, vc)
+	}
 	return vcs
 }
 
@@ -246,6 +263,7 @@ func (c *clients) attachLocked(s *stream, vc *virtualClient) {
 func (c *clients) freeLocked(s *stream) {
 	s.out.clear()
 	s.answers, s.pong, s.note = nil, noPong, false
+	s.left()
 	c.withdrawLocked(s)
 	c.rechargeLocked(s)
 }
@@ -253,27 +271,56 @@ func (c *clients) freeLocked(s *stream) {
 // closeLocked ends a virtual client and frees what its stream has to send. The
 // caller closes the connection once it holds no lock.
 func (c *clients) closeLocked(vc *virtualClient) {
-	if !vc.closed {
-		c.parkLocked(vc)
+	if vc.closed {
+		return
+	}
+	attached := vc.stream.vc == vc
+	if c.parkLocked(vc); attached {
 		c.freeLocked(vc.stream)
 	}
 }
 
+// leaveLocked takes a virtual client off its stream because its peer wants to
+// hear nothing more of it, and frees what the stream has to send. What the peer
+// has said before still goes to the host. It is false if that is nothing: the
+// virtual client has ended, and the caller closes the connection once it holds
+// no lock.
+func (c *clients) leaveLocked(vc *virtualClient, reason pluginsdk.CloseReason) bool {
+	if !vc.delivers || vc.ending != nil {
+		c.closeLocked(vc)
+		return false
+	}
+	vc.leaving, vc.leftSince = &reason, time.Now()
+	vc.pending = nil
+	c.leaving[vc] = struct{}{}
+	c.detachLocked(vc)
+	c.freeLocked(vc.stream)
+	return true
+}
+
 // parkLocked ends a virtual client. What its outbox holds still goes out.
 func (c *clients) parkLocked(vc *virtualClient) {
-	s := vc.stream
 	vc.closed = true
 	vc.pending = nil
 	vc.dropQueueLocked()
-	s.vc = nil
 	c.active--
+	delete(c.leaving, vc)
+	if vc.stream.vc == vc {
+		c.detachLocked(vc)
+	}
+	c.rememberLocked()
+}
+
+// detachLocked is the reverse of attachLocked.
+func (c *clients) detachLocked(vc *virtualClient) {
+	s := vc.stream
+	s.vc = nil
 	if c.legacy[s.key.client] == s.key.stream {
 		delete(c.legacy, s.key.client)
 	}
 	c.stale = append(c.stale, s.key)
 	c.withdrawLocked(s)
 	c.idleLocked(s)
-	c.rememberLocked()
 }
 
 // rememberLocked stores how far the relay was read with some other connection:
@@ -283,7 +330,7 @@ func (c *clients) rememberLocked() {
 		return
 	}
 	for s := range c.eachLocked() {
-		if vc := s.live(); vc != nil && vc.bound && vc.ending == nil {
+		if vc := s.vc; vc != nil && vc.bound && vc.ending == nil {
 			s.note = true
 			c.kickLocked(s)
 			return
@@ -306,10 +353,13 @@ func (c *clients) sweep(now time.Time) {
 			if now.Sub(s.heard) >= idleTimeout {
 				c.freeLocked(s) // nobody will acknowledge it
 			}
-		case vc.leaving != nil && now.Sub(vc.leftSince) >= leavingTimeout:
-			over = append(over, ended{vc, *vc.leaving})
-		case vc.leaving == nil && vc.ending == nil && now.Sub(vc.heard) >= idleTimeout:
+		case vc.ending == nil && now.Sub(vc.heard) >= idleTimeout:
 			over = append(over, ended{vc, pluginsdk.CloseReason{Code: pluginsdk.CloseIdle, Text: "nothing was heard for " + idleTimeout.String()}})
+		}
+	}
+	for vc := range c.leaving {
+		if now.Sub(vc.leftSince) >= leavingTimeout {
+			over = append(over, ended{vc, *vc.leaving})
 		}
 	}
 	for _, e := range over {

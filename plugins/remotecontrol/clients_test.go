@@ -46,7 +46,7 @@ func startProcess(t *testing.T, p profile, params pluginsdk.StartParams) *proces
 	l := &lent{host: make(chan *pluginsdk.Host, 1)}
 	host := pluginsdktest.Start(t, l, params)
 	sdk := <-l.host
-	c := newClients(sdk, p, "relay.test:443", sdk.Logger())
+	c := newClients(sdk, p, "relay.test:443", defaultMaxClients, sdk.Logger())
 	t.Cleanup(func() { c.close(pluginsdk.CloseReason{Code: pluginsdk.CloseGoingAway}) })
 	if err := c.adopt(params.Resume); err != nil {
 		t.Fatalf("adopting: %v", err)

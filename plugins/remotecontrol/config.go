@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"runtime/debug"
+	"strconv"
 	"strings"
 
 	"golang.org/x/net/http/httpguts"
@@ -33,6 +34,7 @@ type config struct {
 	AppVersion         string           `json:"app_version"`
 	InstallationIDFile string           `json:"installation_id_file"`
 	ServerName         string           `json:"server_name"`
+	MaxClients         int              `json:"max_clients"`
 }
 
 func configKeys() []pluginsdk.ConfigKey {
@@ -49,6 +51,7 @@ func configKeys() []pluginsdk.ConfigKey {
 		{Name: "app_version", Type: pluginsdk.TypeString, Help: "version of the application server as the backend is told it; default: the plugin's"},
 		{Name: "installation_id_file", Type: pluginsdk.TypeString, Help: "file with the id of this installation; default $CODEX_HOME/installation_id, else ~/.codex/installation_id, else one that is made and kept"},
 		{Name: "server_name", Type: pluginsdk.TypeString, Help: "name of this host as remote devices show it; default: the host name"},
+		{Name: "max_clients", Type: pluginsdk.TypeNumber, Help: "remote clients that may be connected at once; default " + strconv.Itoa(defaultMaxClients)},
 	}
 }
 
@@ -56,6 +59,7 @@ func configKeys() []pluginsdk.ConfigKey {
 func (c config) withDefaults() config {
 	c.URL = cmp.Or(c.URL, defaultURL)
 	c.Protocol = cmp.Or(c.Protocol, profile3)
+	c.MaxClients = cmp.Or(c.MaxClients, defaultMaxClients)
 	c.Originator = cmp.Or(c.Originator, defaultOriginator)
 	c.AppVersion = cmp.Or(c.AppVersion, ownVersion())
 	c.ServerName = strings.TrimSpace(c.ServerName)
@@ -78,6 +82,9 @@ func (c config) validate() error {
 	}
 	if c.Protocol != profile2 && c.Protocol != profile3 {
 		complain("protocol is %d, want 3 or 2", c.Protocol)
+	}
+	if c.MaxClients < 0 {
+		complain("max_clients is %d, want 1 or more", c.MaxClients)
 	}
 	for _, h := range []struct{ name, value string }{
 		{"originator", c.Originator}, {"user_agent_suffix", c.UserAgentSuffix}, {"residency", c.Residency}, {"app_version", c.AppVersion},

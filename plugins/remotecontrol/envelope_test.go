@@ -81,7 +81,7 @@ func FuzzDecodeEnvelope(f *testing.F) {
 		if strings.ContainsAny(e.cursor(), "\r\n\x00") {
 			t.Errorf("%q has a cursor that no header carries", frame)
 		}
-		c := newClients(new(pluginsdk.Host), p, "", hclog.NewNullLogger())
+		c := newClients(new(pluginsdk.Host), p, "", defaultMaxClients, hclog.NewNullLogger())
 		if e.initialize() {
 			return // needs a host
 		}

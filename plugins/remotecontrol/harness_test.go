@@ -173,6 +173,7 @@ type fakeHost struct {
 	mu       sync.Mutex // guards what follows
 	creds    pluginsdk.Credentials
 	none     error // instead of creds
+	slow     time.Duration
 	recovery func() (pluginsdk.Credentials, error)
 	name     func(ctx context.Context) (string, error)
 	state    map[string][]byte
@@ -182,7 +183,17 @@ type fakeHost struct {
 	statuses []pluginsdk.Status
 }
 
-func (h *fakeHost) Credentials(context.Context) (pluginsdk.Credentials, error) {
+func (h *fakeHost) Credentials(ctx context.Context) (pluginsdk.Credentials, error) {
+	h.mu.Lock()
+	slow := h.slow
+	h.mu.Unlock()
+	if slow > 0 {
+		select {
+		case <-time.After(slow):
+		case <-ctx.Done():
+			return pluginsdk.Credentials{}, context.Cause(ctx)
+		}
+	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.asked++
@@ -280,6 +291,7 @@ type fakeClients struct {
 	closed int
 	causes []error // why links ended
 	adopts int
+	tally  tally
 }
 
 func (c *fakeClients) adopt(r []pluginsdk.Resume) error { c.adopts += len(r); return nil }
@@ -291,6 +303,8 @@ func (c *fakeClients) cursor() string {
 }
 
 func (c *fakeClients) len() int { return 0 }
+
+func (c *fakeClients) counters() map[string]string { return c.tally.details() }
 
 func (c *fakeClients) detach() {}
 

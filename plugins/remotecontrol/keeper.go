@@ -38,8 +38,8 @@ type keeper struct {
 func (l *loop) runLink(ctx context.Context, ws *websocket.Conn, creds pluginsdk.Credentials) error {
 	l.status.update(func(s *facts) {
 		s.enrolled(l.enrollment)
-		s.settle(stateConnected, "", "")
-		s.clients = l.clients.len()
+		s.connected()
+		s.count(l.clients)
 	})
 	begun := time.Now()
 	link, end := context.WithCancelCause(ctx)
@@ -82,7 +82,7 @@ func (l *loop) runLink(ctx context.Context, ws *websocket.Conn, creds pluginsdk.
 			if now.Sub(begun) >= settledAfter {
 				l.settled()
 			}
-			l.status.update(func(s *facts) { s.clients = l.clients.len() })
+			l.status.update(func(s *facts) { s.count(l.clients) })
 		}
 	}
 }
@@ -92,7 +92,7 @@ func (k *keeper) stop() {
 	k.refresh.Stop()
 	k.recheck.Stop()
 	k.abandon()
-	k.loop.status.update(func(s *facts) { s.clients = k.loop.clients.len() })
+	k.loop.status.update(func(s *facts) { s.count(k.loop.clients) })
 }
 
 func (k *keeper) abandon() {
@@ -206,8 +206,12 @@ func (k *keeper) renew(ctx context.Context) {
 		}
 		return func(link context.Context) {
 			l.known = max(l.known, better.Generation)
-			if link.Err() == nil {
-				k.renewed(link, e, token, f)
+			if link.Err() != nil {
+				return
+			}
+			k.renewed(link, e, token, f)
+			if better.Generation > 0 {
+				k.judge(better, nil) // the recovery may have found another account
 			}
 		}
 	})

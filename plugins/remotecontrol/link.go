@@ -107,7 +107,7 @@ func (c *clients) linkUp() {
 func (c *clients) linkDown() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.linked = false
+	c.linked, c.unlinked = false, time.Now()
 	for _, s := range c.ring {
 		s.inRing = false
 	}
@@ -185,7 +185,7 @@ func readError(err error) error {
 func (l *link) write(ctx context.Context) error {
 	var frame []byte
 	for ctx.Err() == nil {
-		e, ok := l.clients.takeEnvelope()
+		s, e, ok := l.clients.takeEnvelope()
 		if !ok {
 			select {
 			case <-l.clients.wake:
@@ -197,6 +197,7 @@ func (l *link) write(ctx context.Context) error {
 		if err := l.ws.WriteMessage(websocket.TextMessage, frame); err != nil {
 			return err
 		}
+		l.clients.wrote(s, &e)
 		if cap(frame) > keptFrame {
 			frame = nil
 		}

@@ -63,7 +63,7 @@ func pipe(t *testing.T) (ours, theirs *websocket.Conn) {
 
 // bare are clients without a host, for links on which nothing is opened.
 func bare() *clients {
-	return newClients(new(pluginsdk.Host), profile3, "relay.test:443", hclog.NewNullLogger())
+	return newClients(new(pluginsdk.Host), profile3, "relay.test:443", defaultMaxClients, hclog.NewNullLogger())
 }
 
 // serveBare serves a link in a bubble; the channel gets its result.
@@ -239,10 +239,11 @@ func TestForgottenStreamsAreBounded(t *testing.T) {
 // do not wait for large ones.
 func TestRetainedBytesAreBounded(t *testing.T) {
 	c := bare()
-	c.maxRetained = 1 << 20
+	c.small.max, c.large.max = 1<<20, 1<<20
+	const share = 1<<20/poolShare + reservedBytes
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	s := make([]*stream, 3)
+	s := make([]*stream, 10)
 	for i := range s {
 		s[i] = c.streamLocked(streamKey{"c1", string(rune('a' + i))})
 	}
@@ -256,18 +257,34 @@ func TestRetainedBytesAreBounded(t *testing.T) {
 	if !hold(s[0], 8<<20) {
 		t.Error("a message over the bound may not be there alone")
 	}
-	if hold(s[1], 100<<10) || !hold(s[1], reservedBytes) {
-		t.Error("beside it there is room for other than the reserved bytes")
+	if hold(s[1], 8<<20) || hold(s[2], share+1) {
+		t.Error("there is room for two that hold more than their share")
 	}
-	if hold(s[2], 200<<10) {
-		t.Error("there is room for a third")
+	for i := range poolShare {
+		if !hold(s[3+i], share) {
+			t.Errorf("stream %d waits for the large messages of others", 3+i)
+		}
+	}
+	if hold(s[7], 100<<10) || !hold(s[8], reservedBytes) {
+		t.Error("there is room for other than the reserved bytes")
+	}
+	if hold(s[9], 70<<10) {
+		t.Error("somebody went ahead of one who waits")
+	}
+	if c.small.retained != 1<<20 || c.large.retained != 8<<20-reservedBytes {
+		t.Errorf("%d and %d bytes are charged", c.small.retained, c.large.retained)
+	}
+	s[3].out.bytes = 0
+	c.rechargeLocked(s[3])
+	if len(c.small.queue) != 0 || !s[7].granted || !s[9].granted || s[1].granted {
+		t.Errorf("%d streams wait", len(c.small.queue))
+	}
+	if !hold(s[7], 100<<10) || !hold(s[9], 70<<10) {
+		t.Error("those who waited may not go on")
 	}
 	s[0].out.bytes = 0
 	c.rechargeLocked(s[0])
-	if c.retained != 0 || len(c.queue) != 0 || !s[1].granted || !s[2].granted {
-		t.Errorf("%d bytes are charged, %d streams wait", c.retained, len(c.queue))
-	}
-	if !hold(s[1], 100<<10) || !hold(s[2], 200<<10) {
-		t.Error("those who waited may not go on")
+	if c.large.retained != 0 || len(c.large.queue) != 0 || !s[1].granted || !s[2].granted {
+		t.Errorf("%d bytes of large ones are charged, %d streams wait", c.large.retained, len(c.large.queue))
 	}
 }

@@ -39,6 +39,8 @@ type relayClients interface {
 	detach()
 	// len is how many there are.
 	len() int
+	// counters are what has gone wrong that is nobody's error, by name.
+	counters() map[string]string
 }
 
 // nameGrace is how long the host may take to say that there is no name before
@@ -94,10 +96,21 @@ func (l *loop) rows() rows {
 // enabled, then auth, enrollment and socket. It returns an error only for what
 // another process may do better.
 func (l *loop) run(ctx context.Context) error {
+	l.status.update(func(f *facts) {
+		if on, _ := l.enabled.get(); on {
+			f.settle(stateConnecting, "asking the host for its credentials and its client's name", "")
+		} else {
+			f.disabled()
+		}
+	})
 	name, err := l.awaitName(ctx)
 	switch {
 	case ctx.Err() != nil:
 		return nil
+	case errors.Is(err, pluginsdk.ErrNotGranted):
+		// its enrollments are those of a host without a terminal
+		l.log.Warn("the client's name is not granted: remote control goes on without it", "error", err)
+		name = ""
 	case errors.Is(err, pluginsdk.ErrNotFound):
 		l.status.update(func(f *facts) {
 			f.settle(stateStopped, "the terminal's peer left without saying its name", nameRemedy)
@@ -145,7 +158,7 @@ func (l *loop) awaitName(ctx context.Context) (name string, err error) {
 			if on {
 				f.settle(stateWaitingForName, "waiting for the program at the terminal to say its name", "start a program at the terminal that sends initialize")
 			} else {
-				f.settle(stateDisabled, errDisabled.Error(), "enable it")
+				f.disabled()
 			}
 		})
 		select {
@@ -161,7 +174,7 @@ func (l *loop) awaitEnabled(ctx context.Context) {
 	if on {
 		return
 	}
-	l.status.update(func(f *facts) { f.settle(stateDisabled, errDisabled.Error(), "enable it") })
+	l.status.update((*facts).disabled)
 	select {
 	case <-changed:
 	case <-ctx.Done():
@@ -191,14 +204,22 @@ func (l *loop) keep(ctx context.Context) {
 		case ctx.Err() != nil:
 		case errors.Is(err, errAccountChanged):
 			l.log.Info("the account has changed: the relay link is made anew")
-			l.enrollment = nil
-		case lived >= settledAfter:
-			l.settled()
-			l.log.Warn("the relay link has ended; reconnecting", "error", err, "lived", lived.Round(time.Second))
-			l.sleep(ctx, l.backoff.afterSettled(), false)
+			l.enrollment, l.conflicts, l.renewed = nil, 0, false // what was refused was the other account's
+			l.status.update(func(s *facts) {
+				s.enrolled(nil)
+				s.settle(stateConnecting, "the account has changed: asking the host for credentials", "")
+			})
 		default:
-			l.pause(ctx, &failure{kind: failedOther, err: err, remedy: waitRemedy,
-				text: fmt.Sprintf("the relay link ended after %v: %s", lived.Round(time.Millisecond), errorText(err))})
+			f := &failure{kind: failedOther, err: err, remedy: waitRemedy,
+				text: fmt.Sprintf("the relay link ended after %v: %s", lived.Round(time.Millisecond), errorText(err))}
+			if lived < settledAfter {
+				l.pause(ctx, f)
+				continue
+			}
+			l.settled()
+			delay := l.backoff.afterSettled()
+			l.status.update(func(s *facts) { s.failed(stateRetrying, f, time.Now().Add(delay)) })
+			l.sleep(ctx, delay, false)
 		}
 	}
 }
@@ -207,7 +228,7 @@ func (l *loop) keep(ctx context.Context) {
 func (l *loop) settled() {
 	l.backoff.reset()
 	l.conflicts, l.renewed = 0, false
-	l.status.update(func(f *facts) { f.attempts = 0 })
+	l.status.update(func(f *facts) { f.attempts, f.lastError = 0, "" })
 }
 
 // pause waits as a failure wants it, and shows it meanwhile.

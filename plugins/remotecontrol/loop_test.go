@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/gorilla/websocket"
+	"github.com/hashicorp/go-hclog"
 	"pgregory.net/rapid"
 
 	pluginsdk "github.com/transporthost/transporthost/plugin-sdk"
@@ -248,8 +249,8 @@ func TestWaitsForCredentials(t *testing.T) {
 				if s := r.host.status(); s.Cause != text || s.Remedy == "" || s.Ready {
 					t.Errorf("the status is %+v", s)
 				}
-				if n, reports := r.host.asked, len(r.host.statuses); n != 11 || reports != 1 {
-					t.Errorf("asked the host %d times and reported %d, want 11 and 1", n, reports)
+				if n, reports := r.host.asked, len(r.host.statuses); n != 11 || reports != 3 { // two before the first answer: one with the URL as it is used
+					t.Errorf("asked the host %d times and reported %d, want 11 and 3", n, reports)
 				}
 				r.host.set(func(h *fakeHost) { h.none, h.creds.Generation = nil, 2 })
 				changed := time.Now()
@@ -485,8 +486,8 @@ func TestEnabledWithABadURL(t *testing.T) {
 		if s.State != string(stateNeedsUser) || s.Cause != "invalid remote control URL `https://internal.example.com/backend-api/`; expected HTTPS URL for chatgpt.com or chatgpt-staging.com, or HTTP/HTTPS URL for localhost" {
 			t.Errorf("the status is %+v", s)
 		}
-		if n := len(r.host.statuses); n != 1 || r.host.asked != 0 {
-			t.Errorf("%d reports, asked for credentials %d times; want 1, 0", n, r.host.asked)
+		if n := len(r.host.statuses); n != 2 || r.host.asked != 0 {
+			t.Errorf("%d reports, asked for credentials %d times; want 2, 0", n, r.host.asked)
 		}
 		r.stop(t)
 	})
@@ -512,5 +513,207 @@ func TestReportsOnlyChanges(t *testing.T) {
 	}
 	if got[3].Ready || got[3].Cause != "signed out" || got[3].State != "connected" || !got[4].Ready {
 		t.Errorf("strict without credentials %+v, lenient again %+v", got[3], got[4])
+	}
+}
+
+// states are what was reported, one after the other.
+func (h *fakeHost) states() string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	var states []string
+	for _, s := range h.statuses {
+		if len(states) == 0 || states[len(states)-1] != s.State {
+			states = append(states, s.State)
+		}
+	}
+	return strings.Join(states, " ")
+}
+
+// TestSaysThatItAsksTheHost: a host whose credentials are being renewed must not
+// look ready meanwhile, nor one that was enabled disabled.
+func TestSaysThatItAsksTheHost(t *testing.T) {
+	inBubble(t, profile3, func(t *testing.T, r *rig) {
+		r.host.slow = 25 * time.Second
+		r.start(t)
+		r.wantState(t, stateConnecting)
+		if s := r.host.status(); s.Ready || !strings.Contains(s.Cause, "credentials") {
+			t.Errorf("the status is %+v", s)
+		}
+		after(26 * time.Second)
+		r.wantState(t, stateConnected)
+		r.enabled.set(false)
+		after(time.Second)
+		r.wantState(t, stateDisabled)
+		r.enabled.set(true)
+		after(time.Second)
+		r.wantState(t, stateConnecting)
+		r.enabled.set(false)
+		after(time.Minute)
+		r.stop(t)
+	})
+}
+
+// TestAFailureStaysWhileTheHostIsAsked: no flapping.
+func TestAFailureStaysWhileTheHostIsAsked(t *testing.T) {
+	inBubble(t, profile3, func(t *testing.T, r *rig) {
+		r.host.none = noCredentials("remote control requires ChatGPT authentication")
+		r.start(t)
+		after(30 * time.Second)
+		if got, want := r.host.states(), "connecting waiting-for-auth"; got != want {
+			t.Errorf("reported %q, want %q", got, want)
+		}
+		r.stop(t)
+	})
+}
+
+// TestSaysThatALinkHasEnded although it had settled, and that one is made for
+// another account.
+func TestSaysThatALinkHasEnded(t *testing.T) {
+	inBubble(t, profile3, func(t *testing.T, r *rig) {
+		r.relay.open = openFor(2 * time.Minute)
+		r.start(t)
+		r.wantState(t, stateConnected)
+		r.host.set(func(h *fakeHost) { h.slow = 10 * time.Second })
+		after(2*time.Minute + time.Second)
+		r.wantState(t, stateRetrying)
+		s := r.host.status()
+		if s.Ready || !strings.HasPrefix(s.Cause, "the relay link ended after 2m0") || s.Details["attempts"] != "" || s.Details["last_error"] != s.Cause {
+			t.Errorf("the status is %+v", s)
+		}
+		r.relay.set(func(r *fakeRelay) { r.open = nil })
+		after(20 * time.Second)
+		r.wantState(t, stateConnected)
+
+		r.host.set(func(h *fakeHost) { h.creds.AccountID, h.creds.Generation = "another", 2 })
+		r.news.tell(2)
+		after(11 * time.Second) // the keeper asks
+		r.wantState(t, stateConnecting)
+		if s := r.host.status(); s.Ready || !strings.Contains(s.Cause, "the account has changed") || s.Details["server_id"] != "" {
+			t.Errorf("the status is %+v", s)
+		}
+		r.host.set(func(h *fakeHost) { h.slow = 0 })
+		after(time.Minute)
+		r.wantState(t, stateConnected)
+		r.stop(t)
+	})
+}
+
+// TestLastErrorStaysUntilSettled: who looks a second after a link was lost
+// learns why it was.
+func TestLastErrorStaysUntilSettled(t *testing.T) {
+	inBubble(t, profile3, func(t *testing.T, r *rig) {
+		r.relay.enroll = refuse(503, "")
+		r.start(t)
+		failed := time.Now()
+		after(10 * time.Millisecond)
+		r.relay.set(func(r *fakeRelay) { r.enroll = nil })
+		after(5 * time.Second)
+		r.wantState(t, stateConnected)
+		s := r.host.status()
+		if !s.Ready || s.Cause != "" || s.Details["attempts"] != "" || !strings.Contains(s.Details["last_error"], "503") || s.Details["last_error_at"] != failed.UTC().Format(time.RFC3339) {
+			t.Errorf("the status is %+v", s)
+		}
+		after(settledAfter)
+		if s := r.host.status(); !s.Ready || s.Details["last_error"] != "" || s.Details["last_error_at"] != "" {
+			t.Errorf("the status of a settled link is %+v", s)
+		}
+		r.stop(t)
+	})
+}
+
+// TestGoesOnWithoutAGrantedName: a host may grant credentials and state only.
+func TestGoesOnWithoutAGrantedName(t *testing.T) {
+	inBubble(t, profile3, func(t *testing.T, r *rig) {
+		r.host.name = func(context.Context) (string, error) { return "", pluginsdk.ErrNotGranted }
+		r.start(t)
+		after(time.Second)
+		r.wantState(t, stateConnected)
+		r.stop(t)
+	})
+}
+
+// TestConflictsAreOfOneAccount: what was refused to the account before says
+// nothing of the next one.
+func TestConflictsAreOfOneAccount(t *testing.T) {
+	inBubble(t, profile3, func(t *testing.T, r *rig) {
+		r.relay.socket = refuse(409, "in use")
+		r.start(t)
+		after(3 * time.Second)
+		r.relay.set(func(r *fakeRelay) { r.socket = nil })
+		after(time.Minute / 2)
+		r.wantState(t, stateConnected)
+		if !r.renewed {
+			t.Fatal("no enrollment was made because of a conflict")
+		}
+		r.host.set(func(h *fakeHost) { h.creds.AccountID, h.creds.Generation = "another", 2 })
+		r.news.tell(2)
+		after(time.Second)
+		r.wantState(t, stateConnected)
+		if r.renewed || r.conflicts != 0 {
+			t.Errorf("renewed %v, %d conflicts; want none of the other account's", r.renewed, r.conflicts)
+		}
+		r.stop(t)
+	})
+}
+
+// TestConflictOfAProxy: an HTML page is not the backend's word.
+func TestConflictOfAProxy(t *testing.T) {
+	r := onSockets(t, profile3)
+	r.relay.socket = refuse(409, "<html>blocked</html>")
+	for range 2 * conflictLimit {
+		if _, _, f := r.attempt(r.ctx); f == nil {
+			t.Fatal("the attempt succeeded")
+		}
+	}
+	if r.conflicts != 0 || r.renewed || r.relay.enrolls != 1 {
+		t.Errorf("%d conflicts, renewed %v, %d enrollments; want none, and one enrollment", r.conflicts, r.renewed, r.relay.enrolls)
+	}
+}
+
+// TestRecoveryMayFindAnotherAccount: the running link is then of the wrong one.
+func TestRecoveryMayFindAnotherAccount(t *testing.T) {
+	inBubble(t, profile3, func(t *testing.T, r *rig) {
+		r.host.recovery = func() (pluginsdk.Credentials, error) {
+			better := pluginsdk.Credentials{AccessToken: testToken, AccountID: "another", Generation: 2}
+			r.host.set(func(h *fakeHost) { h.creds = better })
+			return better, nil
+		}
+		r.start(t)
+		r.relay.set(func(r *fakeRelay) {
+			r.refresh = func(w http.ResponseWriter, q *http.Request) {
+				r.set(func(r *fakeRelay) { r.refresh = nil })
+				refuse(401, "")(w, q)
+			}
+		})
+		after(time.Hour - refreshSkew + time.Second)
+		r.wantState(t, stateConnected)
+		if s := r.host.status(); s.Details["account"] != "another" || r.clients.links != 2 {
+			t.Errorf("%d links, the status is %+v", r.clients.links, s)
+		}
+		r.stop(t)
+	})
+}
+
+// TestCountersAreReported, those that have counted anything.
+func TestCountersAreReported(t *testing.T) {
+	inBubble(t, profile3, func(t *testing.T, r *rig) {
+		r.start(t)
+		r.clients.tally.homeless.Add(3)
+		after(countEvery)
+		d := r.host.status().Details
+		if _, more := d["malformed_frames"]; more || d["messages_without_client"] != "3" {
+			t.Errorf("the details are %v", d)
+		}
+		r.stop(t)
+	})
+}
+
+// TestLogSaysWhyTheURLIsBad, for those who see no status.
+func TestLogSaysWhyTheURLIsBad(t *testing.T) {
+	var lines strings.Builder
+	r := newReporter(func(pluginsdk.Status) {}, hclog.New(&hclog.LoggerOptions{Output: &lines}), facts{url: "u"})
+	r.update(func(f *facts) { f.settle(stateNeedsUser, "no such thing", urlRemedy) })
+	if got := lines.String(); !strings.Contains(got, "websocket: u, err: no such thing") {
+		t.Errorf("logged %s", got)
 	}
 }

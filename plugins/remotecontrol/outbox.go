@@ -94,6 +94,11 @@ type outbox struct {
 	segment      int // of that entry
 	sentSeq      uint64
 	sentSegments int
+
+	// What a link's writer has written to its socket is up to wroteSegments
+	// segments of wroteSeq.
+	wroteSeq      uint64
+	wroteSegments int
 }
 
 func newOutbox(key streamKey) outbox { return outbox{tail: envelopeTail(key), next: 1} }
@@ -198,6 +203,32 @@ func (o *outbox) take() envelope {
 		o.sentSegments = max(o.sentSegments, o.segment)
 	}
 	return e
+}
+
+// wrote notes that an envelope of take is in the hands of the system.
+func (o *outbox) wrote(e *envelope) {
+	switch {
+	case e.seq > o.wroteSeq:
+		o.wroteSeq, o.wroteSegments = e.seq, e.segment+1
+	case e.seq == o.wroteSeq:
+		o.wroteSegments = max(o.wroteSegments, e.segment+1)
+	}
+}
+
+// retains reports whether something up to a number is not acknowledged.
+func (o *outbox) retains(seq uint64) bool { return len(o.entries) > 0 && o.entries[0].seq <= seq }
+
+// unwritten reports whether something up to a number has been on no link of
+// this process.
+func (o *outbox) unwritten(seq uint64) bool {
+	for i := len(o.entries) - 1; i >= 0; i-- {
+		e := &o.entries[i]
+		if e.seq > seq || e.segments() == 0 {
+			continue
+		}
+		return e.seq > o.wroteSeq || e.seq == o.wroteSeq && o.wroteSegments < e.segments()
+	}
+	return false
 }
 
 // rewind begins again with the first segment that is not acknowledged: there is
@@ -308,5 +339,6 @@ func (o *outbox) done() pluginsdk.Seq {
 func (o *outbox) clear() {
 	*o = outbox{
 		tail: o.tail, next: o.sentSeq + 1, sentSeq: o.sentSeq, sentSegments: o.sentSegments,
+		wroteSeq: o.wroteSeq, wroteSegments: o.wroteSegments,
 	}
 }

@@ -323,3 +323,30 @@ func TestNothingIsLostOrDoubled(t *testing.T) {
 		}
 	}
 }
+
+// TestLargeMessagesOfTheDeafDelayNobody: two that never acknowledge fill what
+// there is for large messages, and the others do not notice.
+func TestLargeMessagesOfTheDeafDelayNobody(t *testing.T) {
+	p := startProcess(t, profile3, pluginsdk.StartParams{})
+	p.mu.Lock()
+	p.small.max, p.large.max = 4<<20, 4<<20
+	p.mu.Unlock()
+	r := p.link()
+	deaf := []pluginsdk.ConnID{p.open(r, "c1", "s1"), p.open(r, "c2", "s1")}
+	other := p.open(r, "c3", "s1")
+	m := fmt.Sprintf(`{"m":%q}`, strings.Repeat("x", 4<<20))
+	p.host.Send(deaf[0], []byte(m))
+	r.receiveMessage("c1", 1)
+	p.host.Send(deaf[1], []byte(m))
+	for n := 1; n <= 5; n++ {
+		m := fmt.Sprintf(`{"m":%q}`, strings.Repeat("y", 500<<10))
+		p.host.Send(other, []byte(m))
+		if got := r.receiveMessage("c3", n); got != m {
+			t.Errorf("%d bytes arrived as %d others", len(m), len(got))
+		}
+		r.send(`{"type":"ack","client_id":"c3","stream_id":"s1","seq_id":%d}`, n)
+	}
+	r.wantNothing()
+	r.send(`{"type":"ack","client_id":"c1","stream_id":"s1","seq_id":1}`)
+	r.receiveMessage("c2", 1)
+}

@@ -80,8 +80,8 @@ func (c *clients) chunk(e clientEnvelope, frameBytes int) {
 	var done *uint64
 	if e.StreamID != nil {
 		c.mu.Lock()
-		if s := c.streams[*e.ClientID][*e.StreamID]; s != nil && s.live() != nil {
-			done = s.live().joined
+		if s := c.streams[*e.ClientID][*e.StreamID]; s != nil && s.vc != nil {
+			done = s.vc.joined
 		}
 		c.mu.Unlock()
 	}
@@ -103,7 +103,7 @@ func (c *clients) message(e *clientEnvelope, first *ledgerEntry) {
 	key, ok := c.keyLocked(e, initialize)
 	var vc *virtualClient
 	if s := c.streams[key.client][key.stream]; ok && s != nil {
-		vc = s.live()
+		vc = s.vc
 	}
 	if initialize && ok && (vc == nil || !vc.repeats(e)) {
 		c.mu.Unlock()
@@ -145,16 +145,22 @@ func (c *clients) takeInLocked(vc *virtualClient, e *clientEnvelope, first *ledg
 }
 
 // open makes a virtual client for an initialize. One that the stream has
-// already is closed: its peer has begun anew, and wants to hear nothing of the
-// old one.
+// already leaves: its peer has begun anew, and wants to hear nothing of the old
+// one. The host may get the last messages of that one after the new one's first.
 func (c *clients) open(key streamKey, e *clientEnvelope, first *ledgerEntry) {
 	c.mu.Lock()
 	s := c.streamLocked(key)
 	old := s.vc
-	if old != nil {
-		c.closeLocked(old)
-	} else {
+	if !c.admitLocked(old) {
+		c.refuseLocked(s, e, first)
+		c.mu.Unlock()
+		return
+	}
+	again := pluginsdk.CloseReason{Code: pluginsdk.CloseNormal, Text: "the peer initialized again"}
+	if old == nil {
 		c.freeLocked(s)
+	} else if c.leaveLocked(old, again) {
+		old = nil // its last messages are on their way
 	}
 	vc := &virtualClient{clients: c, stream: s, heard: time.Now()}
 	vc.note = note{Initialize: fingerprint(e.Message), InitSeq: e.SeqID, Legacy: e.StreamID == nil}
@@ -169,7 +175,7 @@ func (c *clients) open(key streamKey, e *clientEnvelope, first *ledgerEntry) {
 	c.mu.Unlock()
 
 	if old != nil {
-		old.conn.Close(pluginsdk.CloseReason{Code: pluginsdk.CloseNormal, Text: "the peer initialized again"})
+		old.conn.Close(again)
 	}
 	_, err := c.host.Open(pluginsdk.Opened{
 		Peer:      pluginsdk.Peer{RemoteAddr: c.relay, Identity: key.client},
@@ -206,7 +212,7 @@ func (c *clients) ping(e *clientEnvelope) {
 		return
 	}
 	s := c.streamLocked(key)
-	if vc := s.live(); vc != nil {
+	if vc := s.vc; vc != nil {
 		vc.heard = time.Now()
 		s.pong = pongActive
 	} else {
@@ -232,8 +238,9 @@ func (c *clients) ack(e *clientEnvelope) {
 		if s == nil || e.SeqID == nil || !s.out.ack(*e.SeqID, e.SegmentID) {
 			return
 		}
+		s.left()
 		c.rechargeLocked(s)
-		if vc := s.live(); vc != nil {
+		if vc := s.vc; vc != nil {
 			if seq := vc.ackLocked(&s.out); seq > 0 {
 				news = append(news, told{vc, seq})
 			}
@@ -268,26 +275,14 @@ func (c *clients) clientClosed(e *clientEnvelope) {
 		c.mu.Unlock()
 		return
 	}
-	vc := s.live()
-	if s.vc == nil || vc != nil {
-		c.freeLocked(s)
-	}
+	vc := s.vc
 	if vc == nil {
+		c.freeLocked(s)
 		c.mu.Unlock()
 		return
 	}
 	reason := pluginsdk.CloseReason{Code: pluginsdk.CloseNormal, Text: "closed by the peer"}
-	lingers := vc.delivers && vc.ending == nil
-	if lingers {
-		vc.leaving, vc.leftSince = &reason, time.Now()
-		vc.pending = nil
-		if c.legacy[key.client] == key.stream {
-			delete(c.legacy, key.client)
-		}
-		c.stale = append(c.stale, key)
-	} else {
-		c.closeLocked(vc)
-	}
+	lingers := c.leaveLocked(vc, reason)
 	c.mu.Unlock()
 	if !lingers {
 		vc.conn.Close(reason)

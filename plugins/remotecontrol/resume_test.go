@@ -121,16 +121,16 @@ func TestOwnAnswerAfterACrash(t *testing.T) {
 }
 
 func TestAdoptLeavesWhatItCannotRead(t *testing.T) {
-	good := pluginsdk.Resume{Conn: 1, Key: `["c1","s1"]`, NextSeq: 1}
+	good := pluginsdk.Resume{Conn: 7, Key: `["c1","s1"]`, NextSeq: 1}
 	bad := []pluginsdk.Resume{
-		{Conn: 2, Key: `["c1","s1"]`, NextSeq: 1}, // again
+		{Conn: 2, Key: `["c1","s1"]`, NextSeq: 1}, // its peer initialized again
 		{Conn: 3, Key: `c1`, NextSeq: 1},
 		{Conn: 4, Key: `["c1"]`, NextSeq: 1},
 		{Conn: 5, Key: `["c2","s1"]`, Cursor: "7", NextSeq: 1},
 		{Conn: 6, Key: `["c3","s1"]`, Checkpoint: []byte("x"), NextSeq: 1},
 	}
 	p := startProcess(t, profile3, pluginsdk.StartParams{Resume: append([]pluginsdk.Resume{good}, bad...)})
-	if id, o := p.host.NextOpened(); id != 1 || o.ResumeKey != good.Key {
+	if id, o := p.host.NextOpened(); id != 7 || o.ResumeKey != good.Key {
 		t.Errorf("adopted connection %d, %+v", id, o)
 	}
 	if p.len() != 1 {

@@ -43,7 +43,10 @@ type facts struct {
 	serverID      string
 	token         string // what the link authenticates with, for people
 	clients       int
+	counters      map[string]string
 
+	lastError   string    // until a link has settled; "" is none
+	lastErrorAt time.Time // when it was first noted
 	attempts    int       // failed, in a row
 	nextAttempt time.Time // zero: not a time that is known
 	httpStatus  string    // of the last failure, like the two below
@@ -109,7 +112,7 @@ func (r *reporter) write(s pluginsdk.Status) {
 	r.logged = line
 	switch {
 	case f.state == stateRetrying || f.state == stateNeedsUser:
-		r.log.Warn("failed to connect to app-server remote control websocket: "+f.url+", err: "+f.text, "state", s.State, "cause", s.Cause)
+		r.log.Warn("failed to connect to app-server remote control websocket: "+f.url+", err: "+cmp.Or(f.text, f.cause), "state", s.State, "cause", s.Cause)
 	case f.state == stateStopped:
 		r.log.Error("remote control is " + line)
 	case f.state == stateConnected && !s.Ready:
@@ -139,7 +142,7 @@ func (f *facts) details(since time.Time) map[string]string {
 	if f.strictness != 0 {
 		d["strictness"] = f.strictness.String()
 	}
-	if f.attempts > 0 {
+	if f.attempts > 0 && f.state != stateConnected {
 		d["attempts"] = strconv.Itoa(f.attempts)
 	}
 	if !f.nextAttempt.IsZero() {
@@ -148,18 +151,25 @@ func (f *facts) details(since time.Time) map[string]string {
 	for key, value := range map[string]string{
 		"route": f.route, "server_name": f.serverName, "account": shortened(f.account),
 		"environment_id": f.environmentID, "server_id": f.serverID, "token": f.token,
-		"last_error": oneLine(f.text), "http_status": f.httpStatus, "request_id": f.requestID, "cf_ray": f.cfRay,
+		"last_error": f.lastError, "http_status": f.httpStatus, "request_id": f.requestID, "cf_ray": f.cfRay,
 	} {
 		if value != "" {
 			d[key] = value
 		}
 	}
+	if f.lastError != "" {
+		d["last_error_at"] = f.lastErrorAt.UTC().Format(time.RFC3339)
+	}
+	maps.Copy(d, f.counters)
 	return d
 }
 
-// failed notes the last failure. One that says nothing else is tried again by
-// itself.
+// failed notes the last failure. The time of one that is looked at each second
+// is when it began; one that says nothing else is tried again by itself.
 func (f *facts) failed(state linkState, why *failure, next time.Time) {
+	if text := oneLine(why.text); text != f.lastError || why.kind != wouldBlock {
+		f.lastError, f.lastErrorAt = text, time.Now()
+	}
 	f.state, f.cause, f.remedy, f.text, f.nextAttempt = state, why.line(), cmp.Or(why.remedy, waitRemedy), why.text, next
 	f.httpStatus, f.requestID, f.cfRay = "", "", ""
 	if a := why.answer; a != nil {
@@ -181,11 +191,34 @@ func (f *facts) passing(state linkState, cause string) {
 	}
 }
 
+// asking notes that an attempt begins. What the last one led to stays until the
+// outcome is known: most attempts after a failure lead to the same.
+func (f *facts) asking() {
+	switch f.state {
+	case stateRetrying, stateNeedsUser, stateWaitingForAuth, stateConnecting:
+		return
+	}
+	f.passing(stateConnecting, "asking the host for credentials")
+}
+
 // settle notes a state that no failure led to.
 func (f *facts) settle(state linkState, cause, remedy string) {
+	f.lastError = ""
 	f.state, f.cause, f.remedy, f.text, f.nextAttempt = state, cause, remedy, "", time.Time{}
 	f.httpStatus, f.requestID, f.cfRay = "", "", ""
 }
+
+func (f *facts) disabled() { f.settle(stateDisabled, errDisabled.Error(), "enable it") }
+
+// connected notes a link. The last failure stays visible until it has settled.
+func (f *facts) connected() {
+	last := f.lastError
+	f.settle(stateConnected, "", "")
+	f.lastError = last
+}
+
+// count takes over what the virtual clients have counted.
+func (f *facts) count(c relayClients) { f.clients, f.counters = c.len(), c.counters() }
 
 // enrolled shows e, or that there is none.
 func (f *facts) enrolled(e *enrollment) {

@@ -2,7 +2,6 @@ package remotecontrol
 
 import (
 	"container/list"
-	"slices"
 	"time"
 )
 
@@ -14,13 +13,6 @@ const (
 	// maxAnswers bounds the answers of this plugin's own that wait for room in
 	// an outbox: a peer that goes on asking is closed as overloaded.
 	maxAnswers = 128
-	// retainedBytes bounds what all outboxes hold beyond reservedBytes each: two
-	// messages of the largest size. A message that finds no room waits with the
-	// host.
-	retainedBytes = 128 << 20
-	// reservedBytes of every stream are outside that bound, so that streams that
-	// never acknowledge delay the large messages of others, and nothing else.
-	reservedBytes = 64 << 10
 )
 
 // A stream is what this process knows of one stream of the relay: its numbers,
@@ -29,26 +21,20 @@ const (
 type stream struct {
 	key     streamKey
 	out     outbox
-	vc      *virtualClient // nil: none
+	vc      *virtualClient // that the relay can reach; nil: none
 	pong    pongStatus     // to be sent
 	answers []ownAnswer    // to be sent
 	note    bool           // a checkpoint is due although nothing is to be sent
 	heard   time.Time      // of a stream without virtual client: when it lost it, or was pinged
 
+	farewell *farewell // of a virtual client that the host has ended; nil: none
+
 	pumping bool          // a pump runs
 	inRing  bool          // the link's writer will come to it
-	charged int           // bytes that count against retainedBytes
-	waiting bool          // for room in them
+	charged int           // bytes that count against a pool
+	waiting *pool         // that has no room for its next message; nil: none
 	granted bool          // there is room for its next message
 	idle    *list.Element // in clients.idle; nil while there is a virtual client
-}
-
-// live is the virtual client that the relay can reach, or nil.
-func (s *stream) live() *virtualClient {
-	if s.vc == nil || s.vc.leaving != nil {
-		return nil
-	}
-	return s.vc
 }
 
 // A batch is what an outbox takes in at once, after one checkpoint.
@@ -124,78 +110,12 @@ func (c *clients) commitLocked(s *stream, vc *virtualClient, b batch) {
 	c.offerLocked(s)
 }
 
-// chargeLocked makes the stream pay for an outbox of so many bytes, or queues
-// it until there is room.
-func (c *clients) chargeLocked(s *stream, bytes int) bool {
-	charge := max(0, bytes-reservedBytes)
-	if charge <= s.charged {
-		return true
-	}
-	others := c.retained - s.charged
-	if !s.granted && len(c.queue) > 0 || others > 0 && others+charge > c.maxRetained {
-		if !s.waiting {
-			s.waiting = true
-			c.queue = append(c.queue, s)
-		}
-		return false
-	}
-	c.retained, s.charged = others+charge, charge
-	return true
-}
-
-// rechargeLocked makes the stream pay for what its outbox holds, and lets
-// those go on for whom that leaves room.
-func (c *clients) rechargeLocked(s *stream) {
-	charge := max(0, s.out.bytes-reservedBytes)
-	freed := charge < s.charged
-	c.retained += charge - s.charged
-	s.charged = charge
-	if freed {
-		c.grantLocked()
-	}
-}
-
-// grantLocked lets those go on who wait for room, in the order in which they
-// came.
-func (c *clients) grantLocked() {
-	room := c.maxRetained - c.retained
-	for len(c.queue) > 0 {
-		next := c.queue[0]
-		need := next.needLocked()
-		if need > room && room < c.maxRetained {
-			return
-		}
-		room -= need
-		c.queue = c.queue[1:]
-		next.waiting, next.granted = false, true
-		c.kickLocked(next)
-	}
-}
-
-// withdrawLocked takes a stream that has nothing more to send out of the queue
-// for room.
-func (c *clients) withdrawLocked(s *stream) {
-	if s.granted = false; s.waiting {
-		s.waiting = false
-		c.queue = slices.DeleteFunc(c.queue, func(other *stream) bool { return other == s })
-		c.grantLocked()
-	}
-}
-
-// needLocked is what the stream would be charged for its next message.
-func (s *stream) needLocked() int {
-	if vc := s.live(); vc != nil && len(vc.pending) > 0 {
-		return max(0, s.out.bytes+len(vc.pending[0].payload)+entryOverhead-reservedBytes) - s.charged
-	}
-	return 0
-}
-
 // kickLocked makes what waits on a stream go on, as far as it can.
 func (c *clients) kickLocked(s *stream) {
 	if s.pumping || c.closed {
 		return
 	}
-	vc := s.live()
+	vc := s.vc
 	if vc == nil {
 		// Nobody adopts the numbers of a stream without a connection: there is
 		// nothing to wait for.
@@ -221,7 +141,7 @@ func (c *clients) pump(s *stream) {
 // pumpOnce moves one batch. When it returns false, the pump has ended.
 func (c *clients) pumpOnce(s *stream) bool {
 	c.mu.Lock()
-	vc := s.live()
+	vc := s.vc
 	if c.closed || vc == nil {
 		s.pumping = false
 		c.kickLocked(s)
@@ -240,17 +160,14 @@ func (c *clients) pumpOnce(s *stream) bool {
 	b := c.planLocked(s, vc)
 	if len(b.entries) == 0 && !s.note {
 		s.pumping = false
-		ended := vc.ending != nil
-		if ended {
+		if vc.ending != nil {
 			c.parkLocked(vc)
+			c.seeOffLocked(vc)
 		}
 		c.offerLocked(s)
 		acked := vc.ackLocked(&s.out)
 		c.mu.Unlock()
 		vc.tell(messages, bytes, acked)
-		if ended {
-			vc.conn.Close(*vc.ending)
-		}
 		return false
 	}
 	c.offerLocked(s)
@@ -266,9 +183,9 @@ func (c *clients) pumpOnce(s *stream) bool {
 	}
 
 	c.mu.Lock()
-	if err != nil || s.live() != vc {
+	if err != nil || s.vc != vc {
 		c.rechargeLocked(s)
-		if s.live() == vc {
+		if s.vc == vc {
 			s.pumping = false // the host is gone, or we are leaving
 		}
 		again := s.pumping
@@ -303,7 +220,7 @@ func (c *clients) offerLocked(s *stream) {
 
 // takeEnvelope returns the next envelope for the link, one stream after the
 // other, so that a message of many segments delays each other stream by one.
-func (c *clients) takeEnvelope() (envelope, bool) {
+func (c *clients) takeEnvelope() (*stream, envelope, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for len(c.ring) > 0 {
@@ -316,8 +233,8 @@ func (c *clients) takeEnvelope() (envelope, bool) {
 		}
 		e := s.out.take()
 		c.offerLocked(s)
-		return e, true
+		return s, e, true
 	}
 	c.ring = nil
-	return envelope{}, false
+	return nil, envelope{}, false
 }

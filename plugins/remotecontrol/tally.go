@@ -13,6 +13,7 @@ type tally struct {
 	repeated   atomic.Int64 // envelopes that had come before
 	homeless   atomic.Int64 // messages for streams without a virtual client
 	overloaded atomic.Int64 // messages that a full queue refused
+	refused    atomic.Int64 // initializes that found no room for another virtual client
 	tooLarge   atomic.Int64 // messages over the host's limit
 	invalid    atomic.Int64 // messages of the application that are not JSON
 }
@@ -22,7 +23,7 @@ func (t *tally) details() map[string]string {
 	details := make(map[string]string)
 	for name, n := range map[string]*atomic.Int64{
 		"malformed_frames": &t.malformed, "binary_frames": &t.binary, "dropped_segments": &t.segments, "repeated_envelopes": &t.repeated,
-		"messages_without_client": &t.homeless, "overloaded": &t.overloaded, "too_large": &t.tooLarge, "invalid_messages": &t.invalid,
+		"messages_without_client": &t.homeless, "overloaded": &t.overloaded, "refused_clients": &t.refused, "too_large": &t.tooLarge, "invalid_messages": &t.invalid,
 	} {
 		if n := n.Load(); n > 0 {
 			details[name] = strconv.FormatInt(n, 10)
@@ -38,3 +39,5 @@ func (c *clients) complain(counter *atomic.Int64, text string, args ...any) {
 		c.log.Warn(text, append(args, "times", n)...)
 	}
 }
+
+func (c *clients) counters() map[string]string { return c.tally.details() }

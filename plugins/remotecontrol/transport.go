@@ -19,13 +19,14 @@ const (
 	// credentials themselves may take longer, and is not waited for.
 	grantTimeout = time.Second
 	// readyTimeout bounds the same question where its answer decides about the
-	// start: the host is to end within 5 s.
+	// start: without usable credentials the host is to end within 5 s. A question
+	// that is open by then decides nothing.
 	readyTimeout = 4 * time.Second
 )
 
 // A Transport is the remote control transport.
 type Transport struct {
-	clients func(host *pluginsdk.Host, p profile, relay string, log hclog.Logger) relayClients
+	clients func(host *pluginsdk.Host, cfg config, relay string, log hclog.Logger) relayClients
 	enabled *toggle
 	news    *news
 
@@ -45,8 +46,8 @@ var (
 // New makes the transport.
 func New() *Transport {
 	return &Transport{
-		clients: func(host *pluginsdk.Host, p profile, relay string, log hclog.Logger) relayClients {
-			return newClients(host, p, relay, log)
+		clients: func(host *pluginsdk.Host, cfg config, relay string, log hclog.Logger) relayClients {
+			return newClients(host, cfg.Protocol, relay, cfg.MaxClients, log)
 		},
 		enabled: newToggle(), news: newNews(),
 	}
@@ -101,7 +102,7 @@ func (t *Transport) Serve(ctx context.Context, host *pluginsdk.Host) error {
 			return err
 		}
 	}
-	l.clients = t.clients(host, cfg.Protocol, relay, log)
+	l.clients = t.clients(host, cfg, relay, log)
 	// Their connections stay open at the end: the next process of this instance
 	// resumes them, and a host that ends closes them itself.
 	defer l.clients.detach()
@@ -135,7 +136,9 @@ func checkCredentials(ctx context.Context, host hostCalls, s pluginsdk.AuthStric
 		return nil
 	case errors.Is(err, pluginsdk.ErrNotGranted):
 		return notGranted(err)
-	case s != pluginsdk.RequireReady:
+	case s != pluginsdk.RequireReady, asking.Err() != nil && ctx.Err() == nil:
+		// A host that takes its time is renewing them; if that fails, it still has
+		// the old ones.
 		return nil
 	case errors.Is(err, pluginsdk.ErrNoCredentials):
 		return &refusal{text: err.Error(), class: pluginsdk.ErrPermissionDenied}

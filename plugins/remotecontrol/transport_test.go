@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/uuid"
@@ -35,7 +36,7 @@ func newPlugin(t *testing.T) *plugin {
 	t.Cleanup(s.Close)
 	p.url = s.URL + "/backend-api/"
 	tr := New()
-	tr.clients = func(*pluginsdk.Host, profile, string, hclog.Logger) relayClients { return p.clients }
+	tr.clients = func(*pluginsdk.Host, config, string, hclog.Logger) relayClients { return p.clients }
 	p.Host = pluginsdktest.Serve(t, tr)
 	return p
 }
@@ -99,6 +100,22 @@ func TestRequireReady(t *testing.T) {
 			p.Stop()
 		}
 	}
+}
+
+// TestASlowTokenEndpointDoesNotEndTheStart: a refresh that fails leaves the
+// credentials that were there (spec 3.3), so what takes long decides nothing.
+func TestASlowTokenEndpointDoesNotEndTheStart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := &fakeHost{creds: goodCredentials(), slow: 30 * time.Second}
+		if err := checkCredentials(t.Context(), h, pluginsdk.RequireReady); err != nil {
+			t.Errorf("got %v, want a start", err)
+		}
+		ended, cancel := context.WithCancelCause(t.Context())
+		cancel(pluginsdk.ErrStopping)
+		if err := checkCredentials(ended, h, pluginsdk.RequireReady); !errors.Is(err, pluginsdk.ErrStopping) {
+			t.Errorf("got %v, want the end of the process", err)
+		}
+	})
 }
 
 func TestStartsWithUsableCredentials(t *testing.T) {
@@ -240,11 +257,11 @@ func TestDescription(t *testing.T) {
 
 func TestConfigComplaints(t *testing.T) {
 	p := newPlugin(t)
-	err := p.start(t, true, pluginsdk.AllowRecoverable, map[string]any{"protocol": 4, "originator": "a\nb", "allowed_hosts": []string{"*.example.com"}})
+	err := p.start(t, true, pluginsdk.AllowRecoverable, map[string]any{"protocol": 4, "originator": "a\nb", "allowed_hosts": []string{"*.example.com"}, "max_clients": -1})
 	if !errors.Is(err, pluginsdk.ErrInvalidConfig) {
 		t.Fatalf("got %v", err)
 	}
-	for _, want := range []string{"protocol is 4", `originator is "a\nb"`, `allowed_hosts has "*.example.com"`} {
+	for _, want := range []string{"protocol is 4", `originator is "a\nb"`, `allowed_hosts has "*.example.com"`, "max_clients is -1, want 1 or more"} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("got %v, want %q in it", err, want)
 		}

@@ -48,7 +48,7 @@ type virtualClient struct {
 	pending   []*hostMessage
 	told      pluginsdk.Seq          // acknowledged to the host
 	ending    *pluginsdk.CloseReason // of the host: ends once pending is in the outbox
-	leaving   *pluginsdk.CloseReason // of the peer: ends once queue is empty
+	leaving   *pluginsdk.CloseReason // of the peer: has no stream any more, and ends once queue is empty
 	leftSince time.Time
 	closed    bool // nothing more goes in or out
 }
