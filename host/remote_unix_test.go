@@ -580,6 +580,9 @@ func TestAPeerBehindTheRelayKeepsTheHost(t *testing.T) {
 	r := start(t, change, terminal(), at(behaves("phone", "has a peer"), g))
 	r.awaitReady()
 	c := g.awaitPlugin()
+	for r.Status().Counters.Opened < 2 { // its event may be behind the plugin's call
+		time.Sleep(time.Millisecond)
+	}
 	_ = in.Close()
 	for r.Status().Counters.Closed == 0 { // the terminal's connection
 		time.Sleep(time.Millisecond)

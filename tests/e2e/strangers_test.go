@@ -4,7 +4,6 @@ package e2e
 
 import (
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -89,7 +88,6 @@ func TestATerminalThatIsNotReadStopsNobody(t *testing.T) {
 		}
 	}
 	_ = h.cmd.Process.Signal(syscall.SIGTERM)
-	go func() { _, _ = io.Copy(io.Discard, h.stdout) }() // until the host's end
 	if code := h.wait(); code != 0 {
 		t.Errorf("status %d", code)
 	}
