@@ -2,6 +2,7 @@ package pluginsdk
 
 import (
 	"runtime"
+	"runtime/debug"
 	"testing"
 )
 
@@ -13,6 +14,7 @@ func TestResting(t *testing.T) {
 		want        bool
 	}{
 		{"a burst is over", memorySample{allocated: 100 * mib}, memorySample{allocated: 100 * mib, objects: 60 * mib, live: 30 * mib}, true},
+		{"a burst is over, and collected", memorySample{allocated: 100 * mib}, memorySample{allocated: 100 * mib, objects: 30 * mib, live: 30 * mib, free: 25 * mib}, true},
 		{"it goes on", memorySample{allocated: 90 * mib}, memorySample{allocated: 100 * mib, objects: 60 * mib, live: 30 * mib}, false},
 		{"collected already", memorySample{allocated: 100 * mib}, memorySample{allocated: 100 * mib, objects: 31 * mib, live: 30 * mib}, false},
 		{"objects were freed and counted late", memorySample{allocated: mib}, memorySample{allocated: mib, objects: 1 * mib, live: 30 * mib}, false},
@@ -38,8 +40,11 @@ func TestGarbageIsSeen(t *testing.T) {
 	}
 	runtime.KeepAlive(kept)
 	runtime.GC()
-	now := readMemory()
-	if now.objects > now.live+worthReturning {
-		t.Errorf("garbage after a collection: %+v", now)
+	if now := readMemory(); now.objects > now.live+worthReturning || !now.resting(now) {
+		t.Errorf("after a collection: %+v, want no garbage, and memory to give back", now)
+	}
+	debug.FreeOSMemory()
+	if now := readMemory(); now.resting(now) {
+		t.Errorf("after everything was given back: %+v", now)
 	}
 }
