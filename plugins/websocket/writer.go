@@ -24,29 +24,48 @@ const (
 // buffers holds the buffers of writers and readers, which have one only while
 // they have bytes: an idle connection holds none. There are two sizes, because
 // growing a small one to 64 KiB by doubling costs more than the message.
-type buffers struct{ small, large sync.Pool }
+type buffers struct{ small, large bufferPool }
 
 func (b *buffers) get(size int) []byte {
-	pool, least := &b.small, smallBuffer
 	if size > smallBuffer {
-		pool, least = &b.large, largeBuffer
+		return b.large.get(size, largeBuffer)
 	}
-	if p, ok := pool.Get().(*[]byte); ok && cap(*p) >= size {
-		return (*p)[:0]
+	return b.small.get(size, smallBuffer)
+}
+
+func (b *buffers) put(p []byte) {
+	switch c := cap(p); {
+	case c < smallBuffer || c > keptBuffer:
+	case c < largeBuffer:
+		b.small.put(p)
+	default:
+		b.large.put(p)
+	}
+}
+
+// A bufferPool holds buffers of one size. A pool takes pointers, and making one
+// for every buffer that comes back would allocate: they are kept as well.
+type bufferPool struct{ full, empty sync.Pool }
+
+func (b *bufferPool) get(size, least int) []byte {
+	if box, ok := b.full.Get().(*[]byte); ok {
+		p := *box
+		*box = nil
+		b.empty.Put(box)
+		if cap(p) >= size {
+			return p[:0]
+		}
 	}
 	return make([]byte, 0, max(size, least))
 }
 
-func (b *buffers) put(p []byte) {
-	pool := &b.large
-	switch c := cap(p); {
-	case c < smallBuffer || c > keptBuffer:
-		return
-	case c < largeBuffer:
-		pool = &b.small
+func (b *bufferPool) put(p []byte) {
+	box, ok := b.empty.Get().(*[]byte)
+	if !ok {
+		box = new([]byte)
 	}
-	kept := p // allocates, which the buffers that are not kept are spared
-	pool.Put(&kept)
+	*box = p
+	b.full.Put(box)
 }
 
 // grow returns p with room for n more bytes, and for as many again as p has if
