@@ -105,6 +105,9 @@ func (b *laboratory) run(ctx context.Context, s *server, o load.Options) (load.R
 
 // compare loads host and baseline in turn, and changes who is first.
 func (b *laboratory) compare(ctx context.Context, r row) (lines []line, err error) {
+	if !installed(r.baseline) {
+		return []line{{what: r.name + ", which is not installed", value: math.NaN(), floor: r.numbers[0].floor, unit: r.numbers[0].unit}}, nil
+	}
 	host, err := b.startHost(ctx, cmp.Or(r.app, echoApplication))
 	if err != nil {
 		return nil, err

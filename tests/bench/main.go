@@ -63,6 +63,9 @@ func serve(ctx context.Context, style servers.Style, stdin io.Reader, stdout io.
 		defer cancel()
 		_, _ = io.Copy(io.Discard, stdin)
 	}()
+	if style == websocketdStyle {
+		return serveWebsocketd(ctx, stdout)
+	}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return fmt.Errorf("listening: %w", err)

@@ -76,6 +76,8 @@ var rows = []row{
 		numbers: []loadNumber{serverCPU(5.5), tailLatency()}},
 	{name: "child each, 50x16x100B vs plain", measure: (*laboratory).compare, load: shape(50, 16, 100), baseline: servers.Plain, app: childApplication,
 		numbers: []loadNumber{throughput(0)}},
+	{name: "child each, 50x16x100B vs websocketd", measure: (*laboratory).compare, load: shape(50, 16, 100), baseline: websocketdStyle, app: childApplication,
+		numbers: []loadNumber{throughput(1.25)}},
 	{name: "5 of 25 never read", measure: (*laboratory).stalled, load: shape(20, 8, 1<<10)},
 	{name: "idle peers", measure: (*laboratory).idlePeers},
 	{name: "SIGKILL of the plugin", measure: (*laboratory).killed},
