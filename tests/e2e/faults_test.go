@@ -192,7 +192,7 @@ func TestBadStarts(t *testing.T) {
 		{"exposed", []string{"--listen", "ws://0.0.0.0:0", "--builtin", "echo"}, 2, "refusing to start non-loopback websocket listener"},
 		{"exposed, and what to do", []string{"--listen", "ws://0.0.0.0:0", "--builtin", "echo"}, 2, "of a configuration file (--config FILE); there is no flag for it"},
 		{"TLS without a certificate", []string{"--listen", "wss://127.0.0.1:0", "--builtin", "echo"}, 2, "needs tls = { cert_file = …, key_file = … } in the transport \"websocket\" block of a configuration file (--config FILE)"},
-		{"remote", []string{"--remote", "--builtin", "echo"}, 2, `plugin not found: "remotecontrol": no file transport-remotecontrol in`},
+		{"remote", []string{"--plugin-dir", dir, "--listen", "off", "--remote", "--builtin", "echo"}, 2, `plugin not found: "remotecontrol": no file transport-remotecontrol in`},
 		{"port in use", []string{"--listen", "ws://" + taken.Addr().String(), "--builtin", "echo"}, 1, "the port is in use by e2e.test (pid " + fmt.Sprint(os.Getpid())},
 		{"no plugin directory", []string{"--plugin-dir", dir, "--builtin", "echo"}, 2, `plugin not found: "stdio"`},
 		{"config", []string{"--config", write("bad.hcl", "application {\n  comand = [\"x\"]\n}\ntransport \"websocket\" {\n  listen = \"ws://127.0.0.1:0\"\n}\n", 0o600)}, 2,
