@@ -210,6 +210,11 @@ func (c Config) validate() error {
 			errs = append(errs, fmt.Errorf("%s is %v, want 0 or more", d.name, d.value))
 		}
 	}
+	if c.Restart != (RestartPolicy{}) {
+		if err := c.Restart.Validate(); err != nil {
+			errs = append(errs, fmt.Errorf("Restart: %w", err))
+		}
+	}
 	if c.MaxConnections < 0 {
 		errs = append(errs, fmt.Errorf("MaxConnections is %d, want 0 or more", c.MaxConnections))
 	}

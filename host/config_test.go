@@ -21,6 +21,7 @@ func TestNewHasAllComplaints(t *testing.T) {
 			Application: Application{Echo: true, Command: application.Command{Args: []string{"x"}}},
 			Transports:  []Transport{{}, {Name: "stdio"}, {Name: "stdio"}, {Name: "web"}},
 			Admin:       true, MaxConnections: -1, MaxMessageBytes: -1, SlowAfter: -time.Second, DrainTimeout: -1,
+			Restart: RestartPolicy{Min: 1, Max: 1},
 		}, `Application has 2 of Handler, Command, Dial and Echo, want one
 the option Admin needs RuntimeDir: that is where its socket is looked for
 a transport has no name
@@ -30,6 +31,7 @@ two transports use the plugin stdio; there is one stdin
 transport "stdio" needs Stdin and Stdout
 SlowAfter is -1s, want 0 or more
 DrainTimeout is -1ns, want 0 or more
+Restart: ResetAfter is 0s, want more than 0: no uptime at all would forget every failure
 MaxConnections is -1, want 0 or more
 MaxMessageBytes is -1, want 1 or more`},
 		{"all disabled", Config{

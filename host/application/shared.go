@@ -48,6 +48,9 @@ func NewShared(c Command, starter *childproc.Starter, log hclog.Logger, policy b
 	if policy == (backoff.Policy{}) {
 		policy = backoff.Default()
 	}
+	if err := policy.Validate(); err != nil {
+		return nil, fmt.Errorf("the restart policy of the application: %w", err)
+	}
 	return &Shared{
 		command: c, starter: starter, log: log, policy: policy, x: newExchange(c.Framing), initializeLimit: initializeLimit,
 	}, nil

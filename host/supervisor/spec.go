@@ -146,6 +146,9 @@ func (o Options) withDefaults() (Options, error) {
 	if o.Restart == (backoff.Policy{}) {
 		o.Restart = backoff.Default()
 	}
+	if err := o.Restart.Validate(); err != nil {
+		errs = append(errs, fmt.Errorf("option Restart: %w", err))
+	}
 	if o.Random == nil {
 		o.Random = rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64()))
 	}

@@ -80,7 +80,7 @@ func (p *Plugin) Run(ctx context.Context) error {
 	}
 	for incarnation := 1; ; incarnation++ {
 		p.update(func(s *Status) {
-			s.State, s.Incarnation, s.NextAttempt = Starting, incarnation, nil
+			s.State, s.Incarnation, s.NextAttempt, s.Remedy = Starting, incarnation, nil, ""
 			s.PID, s.Addresses, s.Reported = 0, nil, nil
 			if incarnation > 1 {
 				s.Restarts++
@@ -105,6 +105,9 @@ func (p *Plugin) Run(ctx context.Context) error {
 		var uptime time.Duration
 		if !readySince.IsZero() {
 			uptime = time.Since(readySince)
+			if hung, ok := errors.AsType[*hangError](err); ok {
+				uptime -= hung.silent // it was not well in that time
+			}
 		}
 		wait, giveUp := b.Failed(time.Now(), uptime)
 		p.mu.Lock()
@@ -353,7 +356,7 @@ func (p *Plugin) watch(ctx context.Context, proc *process, linkEnd chan error) (
 			}
 		case <-tick.C:
 			if silent := time.Since(answered); silent > p.opts.ProbeTimeout {
-				return restartRequest{}, fmt.Errorf("hangs: no answer to a probe for %v", silent.Round(time.Second))
+				return restartRequest{}, &hangError{silent}
 			}
 			if !probing {
 				probing = true
@@ -365,4 +368,11 @@ func (p *Plugin) watch(ctx context.Context, proc *process, linkEnd chan error) (
 			}
 		}
 	}
+}
+
+// A hangError says that a process lives and does not answer.
+type hangError struct{ silent time.Duration }
+
+func (e *hangError) Error() string {
+	return fmt.Sprintf("hangs: no answer to a probe for %v", e.silent.Round(100*time.Millisecond))
 }

@@ -3,6 +3,8 @@
 package backoff
 
 import (
+	"errors"
+	"fmt"
 	"math/rand/v2"
 	"time"
 )
@@ -24,12 +26,37 @@ func Default() Policy {
 	}
 }
 
+// Validate returns all complaints about p, as one error.
+func (p Policy) Validate() error {
+	var errs []error
+	if p.Min <= 0 {
+		errs = append(errs, fmt.Errorf("Min is %v, want more than 0: without it what fails at once fails without a pause", p.Min))
+	}
+	if p.Max < p.Min {
+		errs = append(errs, fmt.Errorf("Max is %v, want at least Min, %v", p.Max, p.Min))
+	}
+	if p.ResetAfter <= 0 {
+		errs = append(errs, fmt.Errorf("ResetAfter is %v, want more than 0: no uptime at all would forget every failure", p.ResetAfter))
+	}
+	if p.GiveUpAfter < 0 {
+		errs = append(errs, fmt.Errorf("GiveUpAfter is %d, want 0 or more", p.GiveUpAfter))
+	}
+	if p.GiveUpAfter > 0 && p.GiveUpWindow <= 0 {
+		errs = append(errs, fmt.Errorf("GiveUpWindow is %v, want more than 0", p.GiveUpWindow))
+	}
+	return errors.Join(errs...)
+}
+
+// floorPart is the part of Min that every wait but the first has at least: a
+// random wait may be none, and several of those in a row are a hot loop.
+const floorPart = 10
+
 // A Backoff counts failures. It does no locking.
 type Backoff struct {
 	policy   Policy
 	random   *rand.Rand
 	failures int         // in a row, without an uptime of ResetAfter between
-	recent   []time.Time // the failures of the last GiveUpWindow
+	recent   []time.Time // the failures of the last GiveUpWindow, at most GiveUpAfter
 }
 
 // New makes a Backoff. random decides the jitter.
@@ -38,7 +65,7 @@ func New(p Policy, random *rand.Rand) *Backoff { return &Backoff{policy: p, rand
 // Failed accounts for a failure at now, after so much uptime, and returns how
 // long to wait, or that it is time to give up. The first failure is tried again
 // at once: what ran and crashed is back before its peers notice. The waits after
-// that are uniform between nothing and a bound (full jitter: what failed
+// that are uniform between a tenth of Min and a bound (full jitter: what failed
 // together does not come back together), which doubles from Min to Max and
 // stays there.
 func (b *Backoff) Failed(now time.Time, uptime time.Duration) (wait time.Duration, giveUp bool) {
@@ -46,25 +73,38 @@ func (b *Backoff) Failed(now time.Time, uptime time.Duration) (wait time.Duratio
 		b.Reset()
 	}
 	b.failures++
-	kept := b.recent[:0]
-	for _, t := range b.recent {
-		if now.Sub(t) < b.policy.GiveUpWindow {
-			kept = append(kept, t)
-		}
-	}
-	b.recent = append(kept, now)
-	if b.policy.GiveUpAfter > 0 && len(b.recent) >= b.policy.GiveUpAfter {
+	if b.policy.GiveUpAfter > 0 && b.remember(now) >= b.policy.GiveUpAfter {
 		return 0, true
 	}
 	if b.failures == 1 {
 		return 0, false
 	}
 	bound := b.policy.Min
-	for i := 2; i < b.failures && bound < b.policy.Max; i++ { // no shift: it overflows
+	for i := 2; i < b.failures && bound < b.policy.Max; i++ {
+		if bound > b.policy.Max/2 { // doubled, it might overflow
+			bound = b.policy.Max
+			break
+		}
 		bound *= 2
 	}
-	bound = min(bound, b.policy.Max)
-	return time.Duration(b.random.Int64N(int64(bound)) + 1), false
+	floor := max(b.policy.Min/floorPart, 1)
+	return floor + time.Duration(b.random.Int64N(int64(bound-floor)+1)), false
+}
+
+// remember adds a failure at now and returns how many there were within the
+// window that ends there.
+func (b *Backoff) remember(now time.Time) int {
+	kept := b.recent[:0]
+	for _, t := range b.recent {
+		if now.Sub(t) < b.policy.GiveUpWindow {
+			kept = append(kept, t)
+		}
+	}
+	if extra := len(kept) - b.policy.GiveUpAfter + 1; extra > 0 {
+		kept = kept[:copy(kept, kept[extra:])] // a caller that goes on after giving up
+	}
+	b.recent = append(kept, now)
+	return len(b.recent)
 }
 
 // Reset forgets all failures.
