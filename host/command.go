@@ -66,6 +66,7 @@ func (f *FileConfig) HostConfig() Config {
 		},
 		MaxMessageBytes: f.c.Limits.MaxMessageBytes, MaxConnections: f.c.Limits.MaxConnections, SlowAfter: f.c.Limits.SlowAfter, DrainTimeout: f.c.Limits.DrainTimeout,
 	}
+	cfg.ProbeInterval, cfg.ProbeTimeout, cfg.Restart = f.c.Supervision.ProbeInterval, f.c.Supervision.ProbeTimeout, f.c.Supervision.Restart
 	cfg.Credentials = Credentials(f.c.Credentials)
 	cfg.StateDir = f.c.State.Dir
 	for _, t := range f.c.Transports {

@@ -15,6 +15,7 @@ import (
 	"github.com/transporthost/transporthost/host/application"
 	"github.com/transporthost/transporthost/host/config"
 	"github.com/transporthost/transporthost/host/internal/backoff"
+	"github.com/transporthost/transporthost/host/supervisor"
 	"github.com/transporthost/transporthost/shared/transport"
 )
 
@@ -214,6 +215,10 @@ func (c Config) validate() error {
 		if err := c.Restart.Validate(); err != nil {
 			errs = append(errs, fmt.Errorf("Restart: %w", err))
 		}
+	}
+	interval, silence := cmp.Or(c.ProbeInterval, supervisor.DefaultProbeInterval), cmp.Or(c.ProbeTimeout, supervisor.DefaultProbeTimeout)
+	if silence <= interval {
+		errs = append(errs, fmt.Errorf("ProbeTimeout is %v, want more than ProbeInterval, which is %v", silence, interval))
 	}
 	if c.MaxConnections < 0 {
 		errs = append(errs, fmt.Errorf("MaxConnections is %d, want 0 or more", c.MaxConnections))

@@ -34,6 +34,9 @@ DrainTimeout is -1ns, want 0 or more
 Restart: ResetAfter is 0s, want more than 0: no uptime at all would forget every failure
 MaxConnections is -1, want 0 or more
 MaxMessageBytes is -1, want 1 or more`},
+		{"probes that end healthy plugins", Config{
+			Application: Application{Echo: true}, Transports: []Transport{{Name: "web"}}, ProbeInterval: 20 * time.Second,
+		}, "ProbeTimeout is 15s, want more than ProbeInterval, which is 20s"},
 		{"all disabled", Config{
 			Application: Application{Echo: true}, AdminListen: "127.0.0.1:0",
 			Transports: []Transport{{Name: "a", Disabled: true}, {Name: "stdio", Disabled: true}},

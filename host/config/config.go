@@ -25,6 +25,7 @@ type Config struct {
 	Application Application
 	Admin       Admin
 	Limits      Limits
+	Supervision Supervision
 	Credentials Credentials
 	State       State
 	Transports  []Transport

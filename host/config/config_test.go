@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/transporthost/transporthost/host/internal/backoff"
 	"github.com/transporthost/transporthost/shared/transport"
 )
 
@@ -44,6 +45,15 @@ limits {
   slow_after        = "1m"
   drain_timeout     = "250ms"
 }
+supervision {
+  probe_interval    = "1s"
+  probe_timeout     = "3s"
+  restart_delay     = "100ms"
+  max_restart_delay = "1m"
+  healthy_after     = "2m"
+  give_up_after     = 7
+  give_up_within    = "1h"
+}
 credentials {
   file      = "~/auth.json"
   token_url = "https://auth.example/token"
@@ -73,6 +83,11 @@ transport "web-1" {
 	}
 	if want := (Limits{MaxMessageBytes: 1 << 20, MaxConnections: 10, SlowAfter: time.Minute, DrainTimeout: 250 * time.Millisecond}); c.Limits != want {
 		t.Errorf("limits: got %+v, want %+v", c.Limits, want)
+	}
+	if want := (Supervision{ProbeInterval: time.Second, ProbeTimeout: 3 * time.Second, Restart: backoff.Policy{
+		Min: 100 * time.Millisecond, Max: time.Minute, ResetAfter: 2 * time.Minute, GiveUpAfter: 7, GiveUpWindow: time.Hour,
+	}}); c.Supervision != want {
+		t.Errorf("supervision: got %+v, want %+v", c.Supervision, want)
 	}
 	if want := (Credentials{File: filepath.Join(home, "auth.json"), TokenURL: "https://auth.example/token", ClientID: "app_1"}); c.Credentials != want {
 		t.Errorf("credentials: got %+v, want %+v", c.Credentials, want)
@@ -123,9 +138,9 @@ credentials { file = "x" }
 transport "stdio" {
   settings { a = 1 }
 }`, `
-host.hcl:1:1: unsupported key "mode" outside a block; blocks are application, transport, credentials, state, admin, limits
+host.hcl:1:1: unsupported key "mode" outside a block; blocks are application, transport, credentials, state, admin, limits, supervision
 host.hcl:3:3: unsupported key "comand" in application; did you mean "command"? allowed are builtin, command, dial, dir, env, framing, mode, stop_grace
-host.hcl:5:1: unsupported block "transprt"; did you mean "transport"? allowed are admin, application, credentials, limits, state, transport
+host.hcl:5:1: unsupported block "transprt"; did you mean "transport"? allowed are admin, application, credentials, limits, state, supervision, transport
 host.hcl:8:3: unsupported block "settings" inside transport; write settings = { … }`},
 		{"wrong types", `application {
   command = ["cat", 3, true]

@@ -88,7 +88,7 @@ const diagRedefined = "Attribute redefined"
 
 // blockNames are the blocks of a file.
 func blockNames() []string {
-	return []string{"application", "transport", "credentials", "state", "admin", "limits"}
+	return []string{"application", "transport", "credentials", "state", "admin", "limits", "supervision"}
 }
 
 func (p *parser) file(body *hclsyntax.Body, c *Config) {
@@ -128,6 +128,8 @@ func (p *parser) file(body *hclsyntax.Body, c *Config) {
 			c.State = p.state(b)
 		case "limits":
 			c.Limits = p.limits(b)
+		case "supervision":
+			c.Supervision = p.supervision(b)
 		case "transport":
 			declared++
 			c.Transports = append(c.Transports, p.transport(b))
