@@ -38,6 +38,7 @@ type Status struct {
 	Connections int                 `json:"connections"`
 	Admin       string              `json:"admin,omitempty"` // URL of the health checks
 	Counters    router.Counters     `json:"counters"`
+	Resources   Resources           `json:"resources"`
 }
 
 // Version returns the version of this module in the running program.
@@ -61,6 +62,7 @@ func (h *Host) Status() Status {
 	s.Connections = h.router.Len()
 	s.Counters = h.router.Counters()
 	s.Plugins = h.pluginStatus()
+	s.Resources = ownResources()
 	return s
 }
 

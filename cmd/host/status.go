@@ -106,6 +106,12 @@ func printStatus(io streams, s host.Status) error {
 	fmt.Fprintf(w, "connections\t%d\t%d opened, %d closed, %d closed as slow, %d refused\n", s.Connections, n.Opened, n.Closed, n.Slow, n.Refused)
 	fmt.Fprintf(w, "messages\t\t%d received, %d sent, %d overloaded, %d invalid, %d dropped, %d in flight\n",
 		n.Received, n.Sent, n.Overloaded, n.Invalid, n.Dropped, n.InFlight)
+	r := s.Resources
+	fmt.Fprintf(w, "resources\t\t%d goroutines, %.1f MiB of objects", r.Goroutines, float64(r.HeapBytes)/(1<<20))
+	if r.OpenFiles > 0 {
+		fmt.Fprintf(w, ", %d open files", r.OpenFiles)
+	}
+	fmt.Fprintln(w)
 	return w.Flush()
 }
 

@@ -1,0 +1,4 @@
+package host
+
+// openFiles: handles are not counted cheaply here.
+func openFiles() int { return 0 }
