@@ -45,7 +45,7 @@ func newCredentialsStatus(io streams) *cobra.Command {
 			fmt.Fprintf(w, "file\t%s\n", s.File)
 			for _, row := range []struct{ name, value string }{
 				{"mode", string(s.Mode)}, {"account", s.Account}, {"problem", s.Problem}, {"last refresh", moment(s.LastRefresh)},
-				{"refresh failed", s.LastRefreshError},
+				{"refresh failed", s.LastRefreshError}, {"not saved", s.Unsaved},
 			} {
 				if row.value != "" {
 					fmt.Fprintf(w, "%s\t%s\n", row.name, row.value)

@@ -29,13 +29,14 @@ type reading struct {
 	content     []byte
 	auth        auth
 	problem     string // why auth is none, or ""
+	unreadable  bool   // the file is there, or may be, and does not say what it holds
 	fingerprint fingerprint
 }
 
 func readAuth(file string) reading {
 	content, err := readFile(file)
 	if err != nil {
-		return reading{problem: err.Error(), fingerprint: sha256.Sum256([]byte(err.Error()))}
+		return reading{problem: err.Error(), unreadable: !errors.Is(err, fs.ErrNotExist), fingerprint: sha256.Sum256([]byte(err.Error()))}
 	}
 	r := reading{content: content, fingerprint: sha256.Sum256(content)}
 	if r.auth, err = parseAuth(content); err != nil {
@@ -44,17 +45,26 @@ func readAuth(file string) reading {
 	return r
 }
 
+// A noFile is [fs.ErrNotExist] in words for people.
+type noFile struct{}
+
+func (noFile) Error() string        { return "there is no such file" }
+func (noFile) Is(target error) bool { return target == fs.ErrNotExist }
+
 func readFile(file string) ([]byte, error) {
 	info, err := os.Stat(file) // first: opening a pipe would wait for its writer
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return nil, errors.New("there is no such file")
+		return nil, noFile{}
 	case err != nil:
 		return nil, fmt.Errorf("looking at the file: %w", err)
 	case !info.Mode().IsRegular():
 		return nil, errors.New("it is not a file")
 	}
 	f, err := os.Open(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, noFile{}
+	}
 	if err != nil {
 		return nil, fmt.Errorf("opening the file: %w", err)
 	}

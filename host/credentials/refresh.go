@@ -120,14 +120,13 @@ func (s *Store) fly(life context.Context, f *flight) {
 
 	s.mu.Lock()
 	s.flight = nil
-	if f.err != nil && !f.cut {
+	// Others by now: it was the file that said so, and it may say these again.
+	if f.err != nil && !f.cut && s.auth == f.of {
 		s.failed = failure{of: f.of, err: f.err, at: time.Now()}
 		if _, ok := errors.AsType[permanent](f.err); ok {
 			s.refused = s.failed
 		}
-		if s.auth == f.of {
-			s.refreshError = f.err.Error()
-		}
+		s.refreshError = f.err.Error()
 	}
 	s.mu.Unlock()
 	close(f.done)
@@ -181,54 +180,68 @@ func (s *Store) lock(ctx context.Context) (unlock func(), err error) {
 }
 
 // keep saves and adopts what a refresh of a brought. Somebody may have signed in
-// or out meanwhile, in which case the file is right.
+// or out meanwhile, in which case the file is right. A file that cannot be read
+// says no such thing: a's refresh token is used up, and the new one is all there
+// is.
 func (s *Store) keep(a auth, answer tokens) error {
 	s.disk.Lock()
 	defer s.disk.Unlock()
-	r, _ := s.settled(nil) // whoever stops waits for this: the old refresh token is used up
-	unsaved := !s.superseded.none() && r.auth == s.superseded
-	if r.auth.mode != ChatGPT || r.auth.tokens != a.tokens && !unsaved {
-		s.superseded = auth{}
+	r, _ := s.settled(nil) // whoever stops waits for this
+	said := a              // by the file, if nobody has touched it
+	if !s.superseded.none() {
+		said = s.superseded
+	}
+	if !r.unreadable && (r.auth.mode != ChatGPT || r.auth.tokens != a.tokens && r.auth != said) {
+		s.supersede(auth{}, nil)
 		s.adopt(r.auth, r.problem, reasonFile)
 		return sameAccount(a, r.auth)
 	}
 	fresh := a
 	fresh.tokens = answer
 	fresh.lastRefresh = time.Now().UTC().Round(0) // no monotonic part: it is compared with what is read
-	content, err := replaced(r.content, fresh)
-	if err == nil {
-		err = s.write(s.opts.File, content)
-	}
-	s.superseded = auth{}
-	if err != nil {
-		// What we have is all there is.
-		s.superseded = r.auth
+	if err := s.save(r, fresh); err != nil {
+		if !r.unreadable {
+			said = r.auth
+		}
+		s.supersede(said, err)
 		s.log.Error("saving the refreshed credentials; they are lost if the host ends now", "error", err)
+	} else {
+		s.supersede(auth{}, nil)
 	}
 	s.adopt(fresh, "", "refreshed")
 	return nil
 }
 
-// saveAgain tries to save what a refresh brought and could not be saved then.
-func (s *Store) saveAgain(ctx context.Context) {
+// save writes a into the file, which was read as r.
+func (s *Store) save(r reading, a auth) error {
+	if r.unreadable {
+		return errors.New(r.problem)
+	}
+	content, err := replaced(r.content, a)
+	if err != nil {
+		return err
+	}
+	return s.write(s.opts.File, content)
+}
+
+// saveAgain tries to save what a refresh brought and could not be saved then. It
+// waits for a file that is just being written, but not beyond the end of done.
+func (s *Store) saveAgain(done <-chan struct{}) {
 	s.disk.Lock()
 	defer s.disk.Unlock()
 	if s.superseded.none() {
 		return
 	}
-	r, ok := s.settled(ctx.Done())
-	if !ok || r.auth != s.superseded {
+	r, ok := s.settled(done)
+	if !ok || !r.unreadable && r.auth != s.superseded {
 		return // the look that follows adopts it
 	}
 	a, _ := s.snapshot()
-	content, err := replaced(r.content, a)
-	if err == nil {
-		err = s.write(s.opts.File, content)
-	}
-	if err != nil {
+	if err := s.save(r, a); err != nil {
+		s.supersede(s.superseded, err)
 		s.log.Debug("saving the refreshed credentials", "error", err)
 		return
 	}
-	s.superseded = auth{}
+	s.supersede(auth{}, nil)
 	s.log.Info("saved the refreshed credentials")
 }

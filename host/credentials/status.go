@@ -15,6 +15,7 @@ type Status struct {
 	Problem          string     `json:"problem,omitempty"` // why there is nothing for transports
 	Refreshing       bool       `json:"refreshing,omitempty"`
 	LastRefreshError string     `json:"last_refresh_error,omitempty"` // of these credentials
+	Unsaved          string     `json:"unsaved,omitempty"`            // why what a refresh brought is in no file
 }
 
 // Status returns what is known now. It waits for nobody.
@@ -25,6 +26,9 @@ func (s *Store) Status() Status {
 		File: s.opts.File, Mode: s.auth.mode, Account: shortened(s.auth.tokens.account),
 		Generation: s.generation, LoadedAt: s.loadedAt, Problem: s.problem,
 		Refreshing: s.flight != nil, LastRefreshError: s.refreshError,
+	}
+	if s.unsaved != "" {
+		st.Unsaved = "the refreshed tokens are not saved, and lost if the host ends now: " + s.unsaved
 	}
 	if t := s.auth.lastRefresh; !t.IsZero() {
 		st.LastRefresh = &t

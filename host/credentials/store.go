@@ -80,7 +80,7 @@ type Store struct {
 	// It is taken before mu.
 	disk       sync.Mutex
 	seen       fingerprint // of what was read last
-	superseded auth        // what the file still says because a refresh could not be saved; or zero
+	superseded auth        // what the file said last, if what a refresh brought is not saved; or zero
 
 	mu           sync.Mutex // guards what follows; never held while waiting
 	auth         auth
@@ -91,6 +91,7 @@ type Store struct {
 	refused      failure // the last permanent one
 	failed       failure // the last one of any kind
 	refreshError string
+	unsaved      string // why what a refresh brought is in no file; "" if it is in one
 	pending      []transport.CredentialsChange
 
 	// running is the context of Run: a refresh lives in it, and so survives the
@@ -131,6 +132,7 @@ func (s *Store) Run(ctx context.Context) error {
 	s.pending = nil // nobody is told any more
 	s.mu.Unlock()   // and whoever began a flight before the end of ctx has added it
 	s.flights.Wait()
+	s.saveAgain(nil) // the last chance for what is nowhere else
 	teller.Wait()
 	return context.Cause(ctx)
 }
@@ -169,12 +171,25 @@ func (s *Store) look(done <-chan struct{}, reason string) (changed bool) {
 		return false
 	}
 	if !s.superseded.none() {
-		if r.auth == s.superseded {
-			return false // what we have is newer
+		if r.auth == s.superseded || r.unreadable {
+			return false // what we have is newer, and nowhere else
 		}
-		s.superseded = auth{}
+		s.supersede(auth{}, nil)
 	}
 	return s.adopt(r.auth, r.problem, reason)
+}
+
+// supersede notes that what a refresh brought in the place of old could not be
+// saved, and why; or, without an error, that there is no such thing. The caller
+// holds disk.
+func (s *Store) supersede(old auth, why error) {
+	s.superseded = old
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.unsaved = ""
+	if why != nil {
+		s.unsaved = why.Error()
+	}
 }
 
 // adopt makes a the credentials, and reports whether they are others than

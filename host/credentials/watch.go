@@ -55,7 +55,7 @@ func (s *Store) watch(ctx context.Context) {
 		case <-due.C:
 			waiting = false
 		case <-poll.C:
-			s.saveAgain(ctx)
+			s.saveAgain(ctx.Done())
 		}
 		if w != nil {
 			// First: what happens after the look makes an event.
