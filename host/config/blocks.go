@@ -163,22 +163,18 @@ func (p *parser) transport(b *hclsyntax.Block) Transport {
 	v := values{}
 	for _, a := range attributes(b.Body) {
 		k, ok := p.attribute(a)
-		if !ok {
-			continue
-		}
 		want, ours := hostKeys()[a.Name]
-		if !ours {
-			t.keys = append(t.keys, k)
-			continue
-		}
-		if p.check(k, want) {
+		switch {
+		case !ok || ours && !p.check(k, want):
+			t.mistaken = append(t.mistaken, a.Name)
+		case ours:
 			v[a.Name] = k
+		default:
+			t.keys = append(t.keys, k)
 		}
 	}
 	for _, name := range []string{"plugin", "sha256", "env"} {
-		_, written := b.Body.Attributes[name]
-		_, read := v[name]
-		t.doubtful = t.doubtful || written != read
+		t.doubtful = t.doubtful || slices.Contains(t.mistaken, name)
 	}
 	t.Plugin = cmp.Or(v.str("plugin"), t.Name)
 	t.SHA256, t.Env, t.Listen = v.str("sha256"), v.table("env"), v.list("listen")
@@ -213,7 +209,7 @@ func (p *parser) together(c *Config) {
 			disabled++
 			continue
 		}
-		if t.Plugin == terminalPlugin {
+		if t.Plugin == terminalPlugin && !slices.Contains(t.mistaken, "plugin") {
 			if terminal != "" {
 				p.complain(t.Range, fmt.Sprintf("transport %q has it", terminal), "a second transport with the plugin stdio; there is one stdin")
 			}

@@ -90,9 +90,10 @@ type Transport struct {
 	Grant   []Grant   // nil: [DefaultGrants] of Plugin
 	Range   hcl.Range // of the block's head; zero if it came from flags
 
-	keys      []key // the plugin's own
-	addresses list  // Listen, with its places
-	doubtful  bool  // which file would run, and how, is not clear
+	keys      []key    // the plugin's own
+	addresses list     // Listen, with its places
+	mistaken  []string // keys that are there, and cannot be read
+	doubtful  bool     // which file would run, and how, is not clear
 }
 
 // An Error is one mistake and where it is.

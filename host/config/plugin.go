@@ -25,7 +25,10 @@ func (t Transport) PluginConfig(d transport.Description) (json.RawMessage, error
 		out["listen"] = t.Listen
 	}
 	for _, k := range d.Config {
-		if _, there := out[k.Name]; k.Required && !there && !slices.ContainsFunc(t.keys, func(have key) bool { return have.name == k.Name }) {
+		_, there := out[k.Name]
+		// What is there, and wrong, is not missing.
+		there = there || slices.Contains(t.mistaken, k.Name) || slices.ContainsFunc(t.keys, func(have key) bool { return have.name == k.Name })
+		if k.Required && !there {
 			p.complain(t.Range, k.Help, "transport %q needs the key %q", t.Name, k.Name)
 		}
 	}

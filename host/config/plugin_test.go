@@ -83,6 +83,48 @@ host.hcl:4:32: perches is a string, want a whole number`},
 	}
 }
 
+// TestMistakenKeysAreThere: who wrote a required key wrongly is told what is wrong
+// with it, and not that it is missing.
+func TestMistakenKeysAreThere(t *testing.T) {
+	d := transport.Description{Name: "pigeon", Config: []transport.ConfigKey{
+		{Name: "listen", Type: transport.TypeStrings, Required: true},
+		{Name: "breed", Type: transport.TypeString, Required: true},
+		{Name: "loft", Type: transport.TypeObject, Required: true, Keys: []transport.ConfigKey{{Name: "key_file", Type: transport.TypeString, Required: true}}},
+	}}
+	for _, tt := range []struct {
+		name, keys, want string
+	}{
+		{"types", "listen = \"ws://127.0.0.1:1\"\nbreed = 1\nloft = { key_file = 2 }", `
+host.hcl:3:10: listen is a string, want a list of strings
+host.hcl:4:9: breed is the number 1, want a string
+host.hcl:5:21: key_file is the number 2, want a string`},
+		{"elements", "listen = [1]\nbreed = [\"x\"]\nloft = []", `
+host.hcl:3:11: listen holds the number 1, want only strings
+host.hcl:4:9: breed is a list, want a string
+host.hcl:5:8: loft is a list, want an object`},
+		{"null", "listen = null\nbreed = null\nloft = { key_file = null }", `
+host.hcl:3:10: listen is null; leave the key out instead
+host.hcl:4:9: breed is null; leave the key out instead
+host.hcl:5:21: loft.key_file is null; leave the key out instead`},
+		{"variables", "listen = [a]\nbreed = b\nloft = { key_file = c }", `
+host.hcl:3:11: listen: Variables not allowed; values are written out; there are no variables and functions
+host.hcl:4:9: breed: Variables not allowed; values are written out; there are no variables and functions
+host.hcl:5:21: loft: Variables not allowed; values are written out; there are no variables and functions`},
+		{"missing", "loft = {}", `
+host.hcl:2:1: transport "pigeon" needs the key "listen"
+host.hcl:2:1: transport "pigeon" needs the key "breed"
+host.hcl:3:8: transport "pigeon".loft needs the key "key_file"`},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			c, mistakes := Parse("host.hcl", []byte("application { builtin = \"echo\" }\ntransport \"pigeon\" {\n"+tt.keys+"\n}\n"))
+			_, more := c.Transports[0].PluginConfig(d)
+			if got := "\n" + Also(mistakes, more).Error(); got != tt.want {
+				t.Errorf("got%s\nwant%s", got, tt.want)
+			}
+		})
+	}
+}
+
 func TestAPluginThatDoesNotListen(t *testing.T) {
 	_, err := transportOf(t, `listen = ["ws://127.0.0.1:1"]`).PluginConfig(transport.Description{Name: "pigeon"})
 	if want := `host.hcl:2:1: the plugin "pigeon" does not listen; leave it out`; err == nil || err.Error() != want {
