@@ -149,3 +149,6 @@ type Sink interface {
 type Binder interface {
 	Bind(c *Conn)
 }
+
+// ShortAccount makes of an account's id what people are shown of it.
+func ShortAccount(id string) string { return transport.ShortAccount(id) }

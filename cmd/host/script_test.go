@@ -150,7 +150,7 @@ func (p *remotePlugin) Serve(ctx context.Context, h *pluginsdk.Host) error {
 			details["last_error"], details["http_status"], details["request_id"], details["cf_ray"] = "refused", "403", "req-7", "ray-8"
 		default:
 			details["server_name"], details["server_id"], details["environment_id"] = "laptop", "srv-1", "env-2"
-			details["account"], details["clients"] = creds.AccountID[:3]+"…", "2"
+			details["account"], details["clients"] = pluginsdk.ShortAccount(creds.AccountID), "2"
 		}
 		h.ReportStatus(s)
 		select {

@@ -114,7 +114,7 @@ func sameAccount(a, now auth) error {
 func (s *Store) fly(life context.Context, f *flight) {
 	ctx, cancel := context.WithTimeoutCause(life, refreshLimit, errRefreshSlow)
 	defer cancel()
-	s.log.Debug("refreshing the credentials", "account", shortened(f.of.tokens.account))
+	s.log.Debug("refreshing the credentials", "account", transport.ShortAccount(f.of.tokens.account))
 	f.err = s.renew(ctx, f.of)
 	f.cut = f.err != nil && life.Err() != nil
 

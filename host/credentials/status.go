@@ -2,6 +2,8 @@ package credentials
 
 import (
 	"time"
+
+	"github.com/transporthost/transporthost/shared/transport"
 )
 
 // A Status says what a person may know of the credentials. It holds no secret.
@@ -23,7 +25,7 @@ func (s *Store) Status() Status {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	st := Status{
-		File: s.opts.File, Mode: s.auth.mode, Account: shortened(s.auth.tokens.account),
+		File: s.opts.File, Mode: s.auth.mode, Account: transport.ShortAccount(s.auth.tokens.account),
 		Generation: s.generation, LoadedAt: s.loadedAt, Problem: s.problem,
 		Refreshing: s.flight != nil, LastRefreshError: s.refreshError,
 	}
@@ -37,13 +39,4 @@ func (s *Store) Status() Status {
 		st.Problem = err.Error()
 	}
 	return st
-}
-
-// shortened makes an account id that its owner recognises and nobody can use.
-func shortened(account string) string {
-	runes := []rune(account)
-	if len(runes) == 0 {
-		return ""
-	}
-	return string(runes[:min(8, (len(runes)+1)/2)]) + "…"
 }

@@ -114,7 +114,7 @@ func New(o Options) (*Store, error) {
 	s := &Store{opts: o, log: o.Logger, told: make(chan struct{}, 1), write: writeFile, generation: 1, loadedAt: time.Now()}
 	r := readAuth(o.File)
 	s.auth, s.problem, s.seen = r.auth, r.problem, r.fingerprint
-	s.log.Info("credentials loaded", "mode", string(s.auth.mode), "account", shortened(s.auth.tokens.account), "problem", s.problem)
+	s.log.Info("credentials loaded", "mode", string(s.auth.mode), "account", transport.ShortAccount(s.auth.tokens.account), "problem", s.problem)
 	return s, nil
 }
 
@@ -216,7 +216,7 @@ func (s *Store) adopt(a auth, problem, reason string) (changed bool) {
 	default: // the teller is about to look
 	}
 	s.log.Info("credentials changed", "generation", generation, "reason", reason,
-		"mode", string(a.mode), "account", shortened(a.tokens.account), "problem", problem)
+		"mode", string(a.mode), "account", transport.ShortAccount(a.tokens.account), "problem", problem)
 	return true
 }
 

@@ -149,7 +149,7 @@ func (f *facts) details(since time.Time) map[string]string {
 		d["next_attempt"] = f.nextAttempt.UTC().Format(time.RFC3339)
 	}
 	for key, value := range map[string]string{
-		"route": f.route, "server_name": f.serverName, "account": shortened(f.account),
+		"route": f.route, "server_name": f.serverName, "account": pluginsdk.ShortAccount(f.account),
 		"environment_id": f.environmentID, "server_id": f.serverID, "token": f.token,
 		"last_error": f.lastError, "http_status": f.httpStatus, "request_id": f.requestID, "cf_ray": f.cfRay,
 	} {
@@ -235,13 +235,4 @@ func (f *facts) enrolled(e *enrollment) {
 	default:
 		f.token = "account token"
 	}
-}
-
-// shortened is an id of which people need the ends.
-func shortened(id string) string {
-	r := []rune(id)
-	if len(r) <= 9 {
-		return id
-	}
-	return string(r[:4]) + "…" + string(r[len(r)-4:])
 }

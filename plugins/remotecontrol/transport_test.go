@@ -126,7 +126,7 @@ func TestStartsWithUsableCredentials(t *testing.T) {
 	}
 	s := p.await(t, stateConnected)
 	want := map[string]string{
-		"profile": "3", "account": "acco…t_id", "environment_id": "env_1", "server_id": "srv_e_1", "route": "direct",
+		"profile": "3", "account": "acco…", "environment_id": "env_1", "server_id": "srv_e_1", "route": "direct",
 		"token": "server token", "clients": "0", "strictness": "require-ready", "url": strings.Replace(p.url, "http", "ws", 1) + "wham/remote/control/server",
 	}
 	for k, v := range want {
