@@ -14,6 +14,7 @@ import (
 	"github.com/transporthost/transporthost/host/application"
 	"github.com/transporthost/transporthost/host/catalog"
 	"github.com/transporthost/transporthost/host/config"
+	"github.com/transporthost/transporthost/host/credentials"
 	"github.com/transporthost/transporthost/host/internal/childproc"
 	"github.com/transporthost/transporthost/host/supervisor"
 	"github.com/transporthost/transporthost/shared/transport"
@@ -38,10 +39,24 @@ type FileConfig struct{ c *config.Config }
 // it, a line each, with file, line and column.
 func LoadConfig(path string) (*FileConfig, error) {
 	c, err := config.Load(path)
-	if err != nil {
+	if c == nil {
+		return nil, err
+	}
+	if err = config.Also(err, checkAuthorities(c.Credentials)); err != nil {
 		return nil, err
 	}
 	return &FileConfig{c}, nil
+}
+
+// checkAuthorities looks into the file of authorities, if one is named.
+func checkAuthorities(c config.Credentials) error {
+	if c.CAFile == "" {
+		return nil
+	}
+	if _, err := credentials.Authorities(c.CAFile); err != nil {
+		return c.AtCAFile(err)
+	}
+	return nil
 }
 
 // ConfigFromFlags makes the same of a command line.
@@ -67,7 +82,8 @@ func (f *FileConfig) HostConfig() Config {
 		MaxMessageBytes: f.c.Limits.MaxMessageBytes, MaxConnections: f.c.Limits.MaxConnections, SlowAfter: f.c.Limits.SlowAfter, DrainTimeout: f.c.Limits.DrainTimeout,
 	}
 	cfg.ProbeInterval, cfg.ProbeTimeout, cfg.Restart = f.c.Supervision.ProbeInterval, f.c.Supervision.ProbeTimeout, f.c.Supervision.Restart
-	cfg.Credentials = Credentials(f.c.Credentials)
+	account := f.c.Credentials
+	cfg.Credentials = Credentials{File: account.File, TokenURL: account.TokenURL, ClientID: account.ClientID, Proxy: account.Proxy, CAFile: account.CAFile}
 	cfg.StateDir = f.c.State.Dir
 	for _, t := range f.c.Transports {
 		cfg.Transports = append(cfg.Transports, Transport{
@@ -86,7 +102,7 @@ func CheckConfig(ctx context.Context, path string, dirs []string) error {
 	if c == nil {
 		return mistakes
 	}
-	errs := []error{mistakes}
+	errs := []error{mistakes, checkAuthorities(c.Credentials)}
 	err := withProbe(ctx, dirs, func(dirs []string, opts supervisor.Options) error {
 		for _, t := range c.Transports {
 			errs = append(errs, checkPlugin(ctx, t, dirs, opts))

@@ -14,6 +14,7 @@ import (
 
 	"github.com/transporthost/transporthost/host/application"
 	"github.com/transporthost/transporthost/host/config"
+	"github.com/transporthost/transporthost/host/credentials"
 	"github.com/transporthost/transporthost/host/internal/backoff"
 	"github.com/transporthost/transporthost/host/supervisor"
 	"github.com/transporthost/transporthost/shared/transport"
@@ -84,6 +85,14 @@ type Credentials struct {
 	File     string // auth.json; empty: $CODEX_HOME/auth.json, or ~/.codex/auth.json
 	TokenURL string // where tokens are refreshed; empty: $CODEX_REFRESH_TOKEN_URL_OVERRIDE, or the usual one
 	ClientID string // of this program at TokenURL; empty: the usual one
+
+	// Proxy is that on the way to TokenURL, unless that is an http:// of this
+	// machine: an http://, https:// or socks5:// URL, or "direct". Empty: the
+	// environment's.
+	Proxy transport.Secret
+	// CAFile holds authorities in PEM that are trusted beside the system's, by
+	// TokenURL and an https:// proxy. It is read at the start. Empty: none.
+	CAFile string
 }
 
 // A Grant is something of the host's that a transport may ask for.
@@ -199,6 +208,14 @@ func (c Config) validate() error {
 	}
 	if u := c.Credentials.TokenURL; u != "" && config.BadTokenURL(u) != "" {
 		errs = append(errs, fmt.Errorf("the address where tokens are refreshed is %q; %s", config.WithoutPassword(u), config.BadTokenURL(u)))
+	}
+	if p := c.Credentials.Proxy; p != "" && config.BadProxy(string(p)) != "" {
+		errs = append(errs, fmt.Errorf("the proxy of the credentials is not the address of one; %s", config.BadProxy(string(p))))
+	}
+	if file := c.Credentials.CAFile; file != "" {
+		if _, err := credentials.Authorities(file); err != nil {
+			errs = append(errs, fmt.Errorf("the credentials: %w", err))
+		}
 	}
 	if disabled > 0 && disabled == len(c.Transports) {
 		errs = append(errs, errors.New("every transport is disabled"))

@@ -41,6 +41,12 @@ MaxMessageBytes is -1, want 1 or more`},
 			Application: Application{Echo: true}, AdminListen: "127.0.0.1:0",
 			Transports: []Transport{{Name: "a", Disabled: true}, {Name: "stdio", Disabled: true}},
 		}, "the option AdminListen needs Admin\nevery transport is disabled"},
+		{"the way to the token endpoint", Config{
+			Application: Application{Echo: true}, Transports: []Transport{{Name: "web"}},
+			Credentials: Credentials{TokenURL: "http://u:passw0rd@a.example/t", Proxy: "u:passw0rd@p.example", CAFile: "config_test.go"},
+		}, `the address where tokens are refreshed is "http://u:xxxxx@a.example/t"; want https://HOST/PATH, or http:// to this machine
+the proxy of the credentials is not the address of one; write http://HOST:PORT, https://HOST:PORT or socks5://HOST:PORT, with USER:PASSWORD@ if the proxy wants them, or "direct"
+the credentials: ca_file "config_test.go" holds no PEM certificate`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			_, err := New(tt.cfg)

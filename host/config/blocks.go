@@ -98,10 +98,19 @@ func (p *parser) admin(b *hclsyntax.Block) Admin {
 func (p *parser) credentials(b *hclsyntax.Block) Credentials {
 	v := p.values(b, map[string]transport.ConfigType{
 		"file": transport.TypeString, "token_url": transport.TypeString, "client_id": transport.TypeString,
+		"proxy": transport.TypeString, "ca_file": transport.TypeString,
 	})
-	c := Credentials{File: expandHome(v.str("file")), TokenURL: v.str("token_url"), ClientID: v.str("client_id")}
-	for _, name := range []string{"file", "client_id"} {
+	c := Credentials{
+		File: expandHome(v.str("file")), TokenURL: v.str("token_url"), ClientID: v.str("client_id"),
+		Proxy: transport.Secret(v.str("proxy")), CAFile: expandHome(v.str("ca_file")), caFile: v["ca_file"].at,
+	}
+	for _, name := range []string{"file", "client_id", "proxy", "ca_file"} {
 		p.notEmpty(v, name)
+	}
+	if k, ok := v["proxy"]; ok && c.Proxy != "" {
+		if text := BadProxy(string(c.Proxy)); text != "" {
+			p.complain(k.at, text, "proxy is not the address of a proxy")
+		}
 	}
 	if k, ok := v["token_url"]; ok {
 		if text := BadTokenURL(c.TokenURL); text != "" {

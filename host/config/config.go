@@ -63,6 +63,15 @@ type Credentials struct {
 	File     string // auth.json
 	TokenURL string // where tokens are refreshed
 	ClientID string
+	Proxy    transport.Secret // on the way there: a URL, or "direct"
+	CAFile   string
+
+	caFile hcl.Range // the place of CAFile
+}
+
+// AtCAFile gives err, which was found in the file, the place of the key ca_file.
+func (c Credentials) AtCAFile(err error) Error {
+	return Error{Filename: c.caFile.Filename, Line: c.caFile.Start.Line, Column: c.caFile.Start.Column, Summary: err.Error()}
 }
 
 // State is the block "state".

@@ -58,6 +58,8 @@ credentials {
   file      = "~/auth.json"
   token_url = "https://auth.example/token"
   client_id = "app_1"
+  proxy     = "http://user:pass@proxy.example:3128"
+  ca_file   = "~/ca.pem"
 }
 state { dir = "~/state" }
 transport "stdio" {}
@@ -89,7 +91,10 @@ transport "web-1" {
 	}}); c.Supervision != want {
 		t.Errorf("supervision: got %+v, want %+v", c.Supervision, want)
 	}
-	if want := (Credentials{File: filepath.Join(home, "auth.json"), TokenURL: "https://auth.example/token", ClientID: "app_1"}); c.Credentials != want {
+	if want := (Credentials{
+		File: filepath.Join(home, "auth.json"), TokenURL: "https://auth.example/token", ClientID: "app_1",
+		Proxy: "http://user:pass@proxy.example:3128", CAFile: filepath.Join(home, "ca.pem"), caFile: c.Credentials.caFile,
+	}); c.Credentials != want {
 		t.Errorf("credentials: got %+v, want %+v", c.Credentials, want)
 	}
 	if want := filepath.Join(home, "state"); c.State.Dir != want {
@@ -200,6 +205,8 @@ host.hcl:15:12: sha256 is "12"; want the 64 hexadecimal digits that sha256sum pr
   token_url = "http://auth.example/token"
   client_id = ""
   secret    = "s"
+  proxy     = ""
+  ca_file   = ""
 }
 state { dir = "" }
 credentials {}
@@ -211,12 +218,22 @@ transport "tablet" { grant = "state" }`, `
 host.hcl:4:15: file is empty; leave it out for the default
 host.hcl:5:15: token_url is "http://auth.example/token"; want https://HOST/PATH, or http:// to this machine
 host.hcl:6:15: client_id is empty; leave it out for the default
-host.hcl:7:3: unsupported key "secret" in credentials; allowed are client_id, file, token_url
-host.hcl:9:15: dir is empty; leave it out for the default
-host.hcl:10:1: duplicate block credentials; the first is at line 3
-host.hcl:13:28: grant is "tokens"; allowed are "credentials", "state" and "client-name"
-host.hcl:13:38: grant has "credentials" twice
-host.hcl:15:30: grant is a string, want a list of strings`},
+host.hcl:7:3: unsupported key "secret" in credentials; allowed are ca_file, client_id, file, proxy, token_url
+host.hcl:8:15: proxy is empty; leave it out for the default
+host.hcl:9:15: ca_file is empty; leave it out for the default
+host.hcl:11:15: dir is empty; leave it out for the default
+host.hcl:12:1: duplicate block credentials; the first is at line 3
+host.hcl:15:28: grant is "tokens"; allowed are "credentials", "state" and "client-name"
+host.hcl:15:38: grant has "credentials" twice
+host.hcl:17:30: grant is a string, want a list of strings`},
+		{"the way to the token endpoint", smallest + `credentials {
+  token_url = "user:passw0rd@auth.example/token"
+  proxy     = "user:passw0rd@proxy.example:3128"
+  ca_file   = ["x"]
+}`, `
+host.hcl:4:15: token_url is "…"; want https://HOST/PATH, or http:// to this machine
+host.hcl:5:15: proxy is not the address of a proxy; write http://HOST:PORT, https://HOST:PORT or socks5://HOST:PORT, with USER:PASSWORD@ if the proxy wants them, or "direct"
+host.hcl:6:15: ca_file is a list, want a string`},
 		{"huge number", smallest + `limits { max_message_bytes = 1e30 }`, `
 host.hcl:3:30: max_message_bytes is 1e+30, want a whole number that is not huge`},
 		{"command and builtin", `application {

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 )
 
@@ -67,15 +68,28 @@ func TokenURL(getenv func(string) string) string { return getenv("CODEX_REFRESH_
 // shown as far as no password can stand in it.
 func WithoutPassword(address string) string {
 	u, err := url.Parse(address)
-	if err != nil {
+	if err != nil || u.User == nil {
 		before, _, found := strings.Cut(address, "@")
 		if !found {
 			return address
 		}
-		scheme, _, _ := strings.Cut(before, "://")
+		scheme, _, found := strings.Cut(before, "://")
+		if !found {
+			return "…"
+		}
 		return scheme + "://…"
 	}
 	return u.Redacted()
+}
+
+// BadProxy says what is wrong with the address of a proxy, or "". It may hold a
+// password, and is nothing to show.
+func BadProxy(address string) string {
+	u, err := url.Parse(address)
+	if address == "direct" || err == nil && u.Hostname() != "" && slices.Contains([]string{"http", "https", "socks5", "socks5h"}, u.Scheme) {
+		return ""
+	}
+	return `write http://HOST:PORT, https://HOST:PORT or socks5://HOST:PORT, with USER:PASSWORD@ if the proxy wants them, or "direct"`
 }
 
 // BadTokenURL says what is wrong with an address that refresh tokens are sent

@@ -24,6 +24,9 @@ func TestPasswordsAreNotShown(t *testing.T) {
 		"https://user:hunter2@host/token": "https://user:xxxxx@host/token",
 		"https://host/token":              "https://host/token",
 		"https://user:hunter2@ho st/":     "https://…",
+		"user:hunter2@host/token":         "…",
+		"user:hunter2@ho st":              "…",
+		"//user:hunter2@host/token":       "//user:xxxxx@host/token",
 		"ftp":                             "ftp",
 	} {
 		if got := WithoutPassword(address); got != want {
@@ -87,6 +90,20 @@ func TestTokenURL(t *testing.T) {
 		{"https://user@h/t", false}, {"/t", false}, {"", false}, {"https://h/%zz", false},
 	} {
 		if text := BadTokenURL(tt.address); (text == "") != tt.ok {
+			t.Errorf("%q: got %q, want ok %v", tt.address, text, tt.ok)
+		}
+	}
+}
+
+func TestBadProxy(t *testing.T) {
+	for _, tt := range []struct {
+		address string
+		ok      bool
+	}{
+		{"direct", true}, {"http://proxy:3128", true}, {"https://user:pass@proxy", true}, {"socks5://127.0.0.1:1080", true}, {"socks5h://[::1]:1", true},
+		{"proxy:3128", false}, {"http://", false}, {"ftp://proxy", false}, {"user:pass@proxy:3128", false}, {"http://%zz", false}, {"", false}, {"http://:80", false},
+	} {
+		if text := BadProxy(tt.address); (text == "") != tt.ok {
 			t.Errorf("%q: got %q, want ok %v", tt.address, text, tt.ok)
 		}
 	}

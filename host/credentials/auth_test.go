@@ -150,7 +150,7 @@ func TestLoadResults(t *testing.T) {
 			// One reload per call finds what has become good.
 			replace(t, f.file, chatGPT("good", "r", "account-2"))
 			f.want("good", "account-2", 2)
-			if st := f.Status(); st.Problem != "" || st.Mode != ChatGPT || st.Account != "accou…" {
+			if st := f.Status(); st.Problem != "" || st.Mode != ChatGPT || st.Account != "acco…" {
 				t.Errorf("status: %+v", st)
 			}
 		})

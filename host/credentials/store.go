@@ -31,7 +31,8 @@ type Options struct {
 	TokenURL string                            // "": https://auth.openai.com/oauth/token
 	ClientID string                            // "": app_EMoamEEZ73f0CkXaXp7hrann
 	Poll     time.Duration                     // 0: 1 s; the net beside the watcher
-	HTTP     *http.Client                      // nil: one with the proxy of the environment and a limit of 30 s
+	Proxy    transport.Secret                  // on the way to TokenURL: a URL, or ProxyDirect; "": the environment's
+	CAFile   string                            // of authorities that are trusted beside the system's; "": none
 	Logger   hclog.Logger                      // nil: discard
 	Changed  func(transport.CredentialsChange) // called after every effective change, from one goroutine; must not block; may be nil
 	NoWatch  bool                              // polling only: for network file systems
@@ -44,15 +45,6 @@ func (o Options) withDefaults() (Options, error) {
 	if o.Logger == nil {
 		o.Logger = hclog.NewNullLogger()
 	}
-	if o.HTTP == nil {
-		o.HTTP = &http.Client{Transport: &http.Transport{Proxy: http.ProxyFromEnvironment}, Timeout: refreshLimit}
-	}
-	// A redirected POST would carry the refresh token to wherever the answer
-	// says.
-	own := *o.HTTP
-	own.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
-	o.HTTP = &own
-
 	var errs []error
 	if !filepath.IsAbs(o.File) {
 		errs = append(errs, fmt.Errorf("the file %q is not an absolute path", o.File))
@@ -71,6 +63,7 @@ func (o Options) withDefaults() (Options, error) {
 type Store struct {
 	opts Options
 	log  hclog.Logger
+	http *http.Client  // for the token endpoint
 	told chan struct{} // capacity 1: pending has something
 
 	write func(file string, content []byte) error // writeFile, but in tests
@@ -111,7 +104,11 @@ func New(o Options) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening the credentials: %w", err)
 	}
-	s := &Store{opts: o, log: o.Logger, told: make(chan struct{}, 1), write: writeFile, generation: 1, loadedAt: time.Now()}
+	route, err := newRoute(o.Proxy, o.CAFile)
+	if err != nil {
+		return nil, fmt.Errorf("opening the credentials: %w", err)
+	}
+	s := &Store{opts: o, log: o.Logger, http: route, told: make(chan struct{}, 1), write: writeFile, generation: 1, loadedAt: time.Now()}
 	r := readAuth(o.File)
 	s.auth, s.problem, s.seen = r.auth, r.problem, r.fingerprint
 	s.log.Info("credentials loaded", "mode", string(s.auth.mode), "account", transport.ShortAccount(s.auth.tokens.account), "problem", s.problem)

@@ -45,7 +45,7 @@ func (s *Store) askForTokens(ctx context.Context, t tokens) (tokens, error) {
 	req.Header.Set("Accept", "application/json")
 	req.Header.Set("User-Agent", "transporthost")
 	req.Close = true // the next one is days away
-	resp, err := s.opts.HTTP.Do(req)
+	resp, err := s.http.Do(req)
 	if err != nil {
 		if e, ok := errors.AsType[*url.Error](err); ok {
 			err = e.Err // without the URL, which may hold a password
@@ -53,7 +53,7 @@ func (s *Store) askForTokens(ctx context.Context, t tokens) (tokens, error) {
 		if ctx.Err() != nil {
 			err = context.Cause(ctx)
 		}
-		return tokens{}, transient{err}
+		return tokens{}, transient{withRemedy(err)}
 	}
 	defer resp.Body.Close()
 	answer, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswerBytes))

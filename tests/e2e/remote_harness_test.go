@@ -160,6 +160,7 @@ type setup struct {
 	alone       bool     // no transports beside
 	url         string   // "": the relay's
 	keys        []string // more of the transport's block
+	login       []string // more of the credentials' block
 	env         []string
 	args        []string // of run
 }
@@ -182,8 +183,9 @@ func (r *relay) config(s setup) string {
 		s.url = r.scheme + "://" + r.address + backend.BasePath
 	}
 	keys := append([]string{`plugin = "remotecontrol"`, fmt.Sprintf("url = %q", s.url), fmt.Sprint("protocol = ", int(r.protocol))}, s.keys...)
-	text := fmt.Sprintf("application {\n%s\n}\ncredentials {\n  file = %q\n  token_url = %q\n}\nstate { dir = %q }\n%stransport %q {\n  %s\n}\n",
-		s.application, r.auth, r.tokenURL, filepath.Join(r.home, "state"), s.local, phone, strings.Join(keys, "\n  "))
+	login := append([]string{fmt.Sprintf("file = %q", r.auth), fmt.Sprintf("token_url = %q", r.tokenURL)}, s.login...)
+	text := fmt.Sprintf("application {\n%s\n}\ncredentials {\n  %s\n}\nstate { dir = %q }\n%stransport %q {\n  %s\n}\n",
+		s.application, strings.Join(login, "\n  "), filepath.Join(r.home, "state"), s.local, phone, strings.Join(keys, "\n  "))
 	path := filepath.Join(r.t.TempDir(), "host.hcl")
 	r.must(os.WriteFile(path, []byte(text), 0o600))
 	return path

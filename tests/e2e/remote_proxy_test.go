@@ -150,16 +150,19 @@ func authority(t *testing.T, name string) (server *tls.Config, caFile string) {
 	return &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{leafDER}, PrivateKey: leafKey}}}, caFile
 }
 
-// TestRemoteThroughAProxy: enrollment, refresh and websocket go through one
-// proxy with authentication, to a backend whose authority is configured (spec
-// 0.2, 6). The password shows nowhere.
+// TestRemoteThroughAProxy: enrollment, websocket and the refresh of both tokens,
+// the server's by the plugin and the account's by the host, go through one proxy
+// with authentication, to a backend whose authority is configured (spec 0.2, 6).
+// The password shows nowhere.
 func TestRemoteThroughAProxy(t *testing.T) {
 	for _, tt := range []struct {
 		name, from string
 		set        func(s *setup, proxy string)
 	}{
 		{"of the environment", "the environment", func(s *setup, proxy string) { s.env = []string{"HTTPS_PROXY=" + proxy} }},
-		{"of the configuration", "the configuration", func(s *setup, proxy string) { s.keys = append(s.keys, `proxy = "`+proxy+`"`) }},
+		{"of the configuration", "the configuration", func(s *setup, proxy string) {
+			s.keys, s.login = append(s.keys, `proxy = "`+proxy+`"`), append(s.login, `proxy = "`+proxy+`"`)
+		}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			server, ca := authority(t, relayName)
@@ -168,8 +171,10 @@ func TestRemoteThroughAProxy(t *testing.T) {
 			p := startProxy(t, r.address)
 			_, port, err := net.SplitHostPort(r.address)
 			r.must(err)
-			s := setup{url: "https://" + net.JoinHostPort(relayName, port) + backend.BasePath, args: []string{"--log-level", "trace"},
-				keys: []string{`allowed_hosts = ["` + relayName + `"]`, `ca_file = "` + ca + `"`}}
+			site := "https://" + net.JoinHostPort(relayName, port)
+			r.tokenURL = site + backend.TokenPath
+			s := setup{url: site + backend.BasePath, args: []string{"--log-level", "trace"},
+				keys: []string{`allowed_hosts = ["` + relayName + `"]`, `ca_file = "` + ca + `"`}, login: []string{`ca_file = "` + ca + `"`}}
 			tt.set(&s, "http://"+proxyUser+":"+proxyPassword+"@"+p.address)
 			h := r.start(s)
 			r.connected(h, 1)
@@ -179,6 +184,13 @@ func TestRemoteThroughAProxy(t *testing.T) {
 			r.connected(h, 2)
 			if got, want := r.steps(), "enroll upgrade upgrade refresh upgrade"; got != want {
 				t.Errorf("the requests are %s, want %s", got, want)
+			}
+			r.must(r.RevokeAccess(""))
+			r.ExpireServerTokens()
+			r.Drop()
+			r.connected(h, 3)
+			if got := r.Refreshes(); got != 1 {
+				t.Errorf("the account's tokens were refreshed %d times, want 1", got)
 			}
 			tunnels := p.tunnels()
 			for _, to := range tunnels {
@@ -214,6 +226,32 @@ func TestRemoteProxyThatRefuses(t *testing.T) {
 		t.Errorf("the relay was asked, not through the proxy: %s", r.steps())
 	}
 	h.hides(proxyPassword)
+}
+
+// TestAccountProxyThatRefuses: what keeps the host from refreshing the account's
+// tokens is told as the proxy's words, where a person looks for it.
+func TestAccountProxyThatRefuses(t *testing.T) {
+	server, ca := authority(t, relayName)
+	r := newRelayTLS(t, backend.Options{}, server)
+	r.signIn(backend.AuthChatGPT, "")
+	r.must(r.RevokeAccess(""))
+	p := startProxy(t, r.address)
+	_, port, err := net.SplitHostPort(r.address)
+	r.must(err)
+	site := "https://" + net.JoinHostPort(relayName, port)
+	r.tokenURL = site + backend.TokenPath
+	proxy := func(password string) string {
+		return `proxy = "http://` + proxyUser + ":" + password + "@" + p.address + `"`
+	}
+	h := r.start(setup{url: site + backend.BasePath, login: []string{`ca_file = "` + ca + `"`, proxy("wrong-" + proxyPassword)},
+		keys: []string{`allowed_hosts = ["` + relayName + `"]`, `ca_file = "` + ca + `"`, proxy(proxyPassword)}})
+	const want = "answered CONNECT with HTTP 407 Proxy Authentication Required; correct the user and the password of the proxy"
+	h.logged("Failed to refresh token: proxy http://" + p.address + ": " + want)
+	if out, _ := h.ask("credentials", "status"); !strings.Contains(out, "Failed to refresh token: proxy http://"+p.address+": "+want) {
+		t.Errorf("credentials status prints\n%s", out)
+	}
+	h.hides(proxyPassword)
+	h.hidesFromOthers(proxyPassword)
 }
 
 // TestRemoteUnknownAuthority names what to configure.
