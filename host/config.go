@@ -49,6 +49,13 @@ type Config struct {
 	Stdin  io.Reader    // of the stdio transport; nil: none
 	Stdout io.Writer
 
+	// Sockets are listening sockets that somebody bound before, such as a service
+	// manager. One that is bound to an address of a transport's Listen is used
+	// instead of binding that; one that no transport listens on is a mistake, which
+	// Run returns. The files are Run's, and closed by it; a unix socket keeps its
+	// name in the file system.
+	Sockets []*os.File
+
 	MaxMessageBytes int           // 0: 64 MiB
 	MaxConnections  int           // of all transports together; 0: 65,536
 	SlowAfter       time.Duration // 0: 30 s
@@ -61,6 +68,10 @@ type Config struct {
 	// is too, or has failed, be it that it is tried again. It must not block. May
 	// be nil.
 	Ready func(Status)
+	// Changed is called, by one goroutine, whenever the state of the host or of a
+	// transport has changed, from the start until the host has stopped; several
+	// changes may be one call. It must not block. May be nil.
+	Changed func(Status)
 }
 
 // A RestartPolicy says how a process that died is started again.

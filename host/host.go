@@ -31,6 +31,8 @@ type Host struct {
 	router  *router.Router
 	vault   *vault
 	changed chan struct{} // one slot: a plugin's state, or the number of connections
+	probes  chan chan struct{}
+	served  chan struct{} // closed when serve has returned
 	aborted chan struct{} // closed by Abort
 	abort   sync.Once
 
@@ -65,7 +67,8 @@ func New(cfg Config) (*Host, error) {
 	}
 	h := &Host{
 		cfg: cfg, starter: childproc.NewStarter(), since: time.Now(), state: StateNew,
-		changed: make(chan struct{}, 1), aborted: make(chan struct{}), turn: make(chan struct{}),
+		changed: make(chan struct{}, 1), probes: make(chan chan struct{}), served: make(chan struct{}),
+		aborted: make(chan struct{}), turn: make(chan struct{}),
 		told: map[string]transport.AuthStrictness{}, known: map[string]*knowledge{},
 	}
 	h.vault = &vault{cfg: cfg, log: cfg.Logger, changed: h.credentialsChanged}
@@ -144,7 +147,12 @@ func (h *Host) Run(ctx context.Context) (err error) {
 
 	var front group
 	defer front.stop(transport.ErrStopping)
-	listeners, err := h.makePlugins(ctx, dir)
+	passed, err := h.passedSockets()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, passed.Close()) }()
+	listeners, err := h.makePlugins(ctx, dir, passed)
 	defer func() {
 		for _, l := range listeners {
 			err = errors.Join(err, l.Close())
@@ -168,6 +176,7 @@ func (h *Host) Run(ctx context.Context) (err error) {
 	}
 	h.setState(StateStarting)
 	err = h.serve(ctx, &front)
+	close(h.served)
 	if h.terminal != nil && err == nil {
 		_ = h.terminal.Flush(ctx) // a user who still reads gets everything; ctx's end is one who does not wait
 	}
@@ -178,8 +187,28 @@ func (h *Host) Run(ctx context.Context) (err error) {
 	return err
 }
 
-// makePlugins finds the plugins and binds their sockets.
-func (h *Host) makePlugins(ctx context.Context, dir string) (bound []*supervisor.Listeners, err error) {
+// passedSockets takes what was bound before. An error is a mistake in the
+// configuration: of this host, or of who started it.
+func (h *Host) passedSockets() (*supervisor.Sockets, error) {
+	passed, err := supervisor.NewSockets(h.cfg.Sockets)
+	if err == nil {
+		var addresses []string
+		for _, t := range h.cfg.Transports {
+			addresses = append(addresses, t.Listen...)
+		}
+		if err = passed.Unused(addresses); err != nil {
+			err = errors.Join(err, passed.Close())
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrInvalidConfig, err)
+	}
+	return passed, nil
+}
+
+// makePlugins finds the plugins and binds their sockets, as far as they are not
+// among passed.
+func (h *Host) makePlugins(ctx context.Context, dir string, passed *supervisor.Sockets) (bound []*supervisor.Listeners, err error) {
 	dirs := h.cfg.PluginDirs
 	if len(dirs) == 0 {
 		if dirs, err = defaultPluginDirs(); err != nil {
@@ -202,7 +231,7 @@ func (h *Host) makePlugins(ctx context.Context, dir string) (bound []*supervisor
 		}
 		spec := supervisor.Spec{
 			Instance: t.Name, Plugin: t.Plugin, SHA256: t.SHA256, Env: t.Env, Disabled: t.Disabled,
-			Listeners: supervisor.NewListeners(t.Listen), MaxMessageBytes: h.cfg.MaxMessageBytes,
+			Listeners: supervisor.NewListeners(t.Listen, passed), MaxMessageBytes: h.cfg.MaxMessageBytes,
 		}
 		bound = append(bound, spec.Listeners)
 		if !t.Disabled {

@@ -40,11 +40,15 @@ func (h *Host) serve(ctx context.Context, front *group) error {
 			h.setState(StateServing)
 			h.cfg.Ready(h.Status())
 		}
+		h.tellChange()
 		if gone, err := h.deserted(); gone {
 			return err
 		}
 		select {
 		case <-h.changed:
+		case answered := <-h.probes:
+			_ = h.Status()
+			close(answered)
 		case <-ctx.Done():
 			return nil
 		}

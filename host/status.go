@@ -92,8 +92,15 @@ func (h *Host) Connections() []router.ConnInfo { return h.router.Connections() }
 
 func (h *Host) setState(s State) {
 	h.mu.Lock()
-	defer h.mu.Unlock()
 	h.state = s
+	h.mu.Unlock()
+	h.tellChange()
+}
+
+func (h *Host) tellChange() {
+	if h.cfg.Changed != nil {
+		h.cfg.Changed(h.Status())
+	}
 }
 
 // RestartPlugin replaces the process of a transport instance, also of one that

@@ -19,6 +19,7 @@ import (
 // in the kernel's queue.
 type Listeners struct {
 	addresses []string
+	passed    *Sockets // what need not be bound; nil: nothing
 	list      []bound
 	done      bool // they were bound, whatever became of them
 }
@@ -26,15 +27,18 @@ type Listeners struct {
 type bound struct {
 	url  string // with the port that was bound
 	l    net.Listener
-	path string // of a unix socket, removed at the end
+	path string // of a unix socket whose file is ours, removed at the end
 }
 
-// NewListeners makes the listeners of addresses that are bound later.
-func NewListeners(addresses []string) *Listeners { return &Listeners{addresses: addresses} }
+// NewListeners makes the listeners of addresses that are bound later, as far as
+// they are not among passed, which may be nil.
+func NewListeners(addresses []string, passed *Sockets) *Listeners {
+	return &Listeners{addresses: addresses, passed: passed}
+}
 
 // Bind binds the addresses, in their order.
 func Bind(ctx context.Context, addresses []string) (*Listeners, error) {
-	ls := NewListeners(addresses)
+	ls := NewListeners(addresses, nil)
 	return ls, ls.Bind(ctx)
 }
 
@@ -45,7 +49,7 @@ func (ls *Listeners) Bind(ctx context.Context) error {
 		return nil
 	}
 	for _, a := range ls.addresses {
-		b, err := bind(ctx, a)
+		b, err := ls.bind(ctx, a)
 		if err != nil {
 			_ = ls.Close()
 			return err
@@ -114,7 +118,10 @@ func closeAll(files []*os.File) {
 	}
 }
 
-func bind(ctx context.Context, address string) (bound, error) {
+func (ls *Listeners) bind(ctx context.Context, address string) (bound, error) {
+	if l, err := ls.passed.take(address); l != nil || err != nil {
+		return bound{url: address, l: l}, err
+	}
 	u, err := url.Parse(address)
 	if err != nil {
 		return bound{}, fmt.Errorf("listening on %q: %w", address, err)

@@ -23,7 +23,7 @@ type Starter struct {
 }
 
 type request struct {
-	cmd   *exec.Cmd
+	cmd   *exec.Cmd // nil: a probe
 	reply chan error
 }
 
@@ -43,6 +43,10 @@ func (s *Starter) Run(ctx context.Context) error {
 	for {
 		select {
 		case r := <-s.requests:
+			if r.cmd == nil {
+				r.reply <- nil
+				continue
+			}
 			r.reply <- r.cmd.Start()
 		case <-ctx.Done():
 			return context.Cause(ctx)
@@ -54,6 +58,14 @@ func (s *Starter) Run(ctx context.Context) error {
 // host where the system can do that. It blocks until the process is there.
 func (s *Starter) Start(ctx context.Context, cmd *exec.Cmd) error {
 	setAttributes(cmd)
+	return s.ask(ctx, cmd)
+}
+
+// Probe returns nil if Run answers, and could start a child. It blocks until
+// ctx ends if Run does not.
+func (s *Starter) Probe(ctx context.Context) error { return s.ask(ctx, nil) }
+
+func (s *Starter) ask(ctx context.Context, cmd *exec.Cmd) error {
 	r := request{cmd: cmd, reply: make(chan error, 1)}
 	select {
 	case s.requests <- r:
