@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"sync"
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/spf13/cobra"
@@ -137,22 +138,39 @@ func runHost(ctx context.Context, c *cobra.Command, f runFlags, io streams) erro
 	if err != nil {
 		return err
 	}
+	sockets, err := passedSockets(log)
+	if err != nil {
+		return err
+	}
+	manager := newNotifier(log)
 	cfg := file.HostConfig()
 	cfg.PluginDirs, cfg.RuntimeDir, cfg.Logger = f.pluginDirs, dir, log
 	cfg.Stdin, cfg.Stdout = io.in, io.out
 	cfg.AdminListen = file.AdminListen()
 	cfg.Admin = true
-	cfg.Ready = func(s host.Status) { announce(io, s) }
-	h, err := host.New(cfg)
-	if err != nil {
+	cfg.Sockets = sockets
+	var h *host.Host
+	cfg.Ready = func(s host.Status) {
+		announce(io, s)
+		manager.serving(h, s)
+	}
+	if manager.listens() {
+		cfg.Changed = manager.changed
+	}
+	if h, err = host.New(cfg); err != nil {
 		return usageError{err}
 	}
 
+	telling, told := context.WithCancel(context.WithoutCancel(ctx))
+	var teller sync.WaitGroup
+	teller.Go(func() { manager.run(telling) })
+	defer teller.Wait()
+	defer told()
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
 	signals := listenForSignals()
 	defer signals.end()
-	go signals.obey(h, log, stop) // until end
+	go signals.obey(h, log, manager, stop) // until end
 	err = h.Run(ctx)
 	if errors.Is(err, host.ErrInvalidConfig) || errors.Is(err, host.ErrPluginNotFound) {
 		return usageError{err}

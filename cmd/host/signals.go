@@ -33,14 +33,17 @@ func (s *signals) end() {
 
 // obey does what they ask for, until end. The first that ends the host calls
 // drain; a second one does not wait for what is in flight.
-func (s *signals) obey(h *host.Host, log hclog.Logger, drain context.CancelCauseFunc) {
+func (s *signals) obey(h *host.Host, log hclog.Logger, manager *notifier, drain context.CancelCauseFunc) {
 	draining := false
 	for {
 		select {
 		case received := <-s.received:
 			switch {
 			case isHangup(received):
-				if !s.reload(h, log) && !draining {
+				done := manager.reloading()
+				reloaded := s.reload(h, log)
+				done()
+				if !reloaded && !draining {
 					draining = true
 					log.Info("draining", "signal", received.String())
 					drain(fmt.Errorf("%v", received))
