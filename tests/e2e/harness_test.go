@@ -123,10 +123,16 @@ func launch(t *testing.T, args ...string) *hostProcess {
 func launchIn(t *testing.T, env []string, args ...string) *hostProcess {
 	t.Helper()
 	runtime := runtimeDir(t)
+	cmd := exec.Command(bin().host(), append([]string{"run", "--runtime-dir", runtime}, args...)...)
+	cmd.Env = append(os.Environ(), env...)
+	return launchCommand(t, runtime, cmd)
+}
+
+// launchCommand is launch of a command that becomes a host.
+func launchCommand(t *testing.T, runtime string, cmd *exec.Cmd) *hostProcess {
+	t.Helper()
 	var err error
-	h := &hostProcess{t: t, runtime: runtime, exited: make(chan struct{}), ready: make(chan struct{}), listen: map[string][]string{}}
-	h.cmd = exec.Command(bin().host(), append([]string{"run", "--runtime-dir", runtime}, args...)...)
-	h.cmd.Env = append(os.Environ(), env...)
+	h := &hostProcess{t: t, cmd: cmd, runtime: runtime, exited: make(chan struct{}), ready: make(chan struct{}), listen: map[string][]string{}}
 	if h.stdin, err = h.cmd.StdinPipe(); err != nil {
 		t.Fatal(err)
 	}
