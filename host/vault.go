@@ -58,7 +58,8 @@ func (v *vault) openAccount() (*credentials.Store, error) {
 		return nil, err
 	}
 	return credentials.New(credentials.Options{
-		File: file, TokenURL: c.TokenURL, ClientID: c.ClientID, Proxy: c.Proxy, CAFile: c.CAFile, Logger: v.log.Named("credentials"), Changed: v.changed,
+		File: file, TokenURL: c.TokenURL, ClientID: c.ClientID, Proxy: c.Proxy, CAFile: c.CAFile,
+		Name: config.Originator(os.Getenv), Version: Version(), Logger: v.log.Named("credentials"), Changed: v.changed,
 	})
 }
 

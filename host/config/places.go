@@ -64,6 +64,16 @@ func StateDir(getenv func(string) string) (string, error) {
 // where tokens are refreshed, or "".
 func TokenURL(getenv func(string) string) string { return getenv("CODEX_REFRESH_TOKEN_URL_OVERRIDE") }
 
+// Originator returns what the environment says instead of the default name of
+// this program to backends, or "". Text that a header cannot hold is no name.
+func Originator(getenv func(string) string) string {
+	name := getenv("CODEX_INTERNAL_ORIGINATOR_OVERRIDE")
+	if strings.ContainsFunc(name, func(r rune) bool { return r < ' ' || r > '~' }) {
+		return ""
+	}
+	return name
+}
+
 // WithoutPassword is an address as an error may show it. What cannot be parsed is
 // shown as far as no password can stand in it.
 func WithoutPassword(address string) string {

@@ -108,3 +108,11 @@ func TestBadProxy(t *testing.T) {
 		}
 	}
 }
+
+func TestOriginator(t *testing.T) {
+	for value, want := range map[string]string{"": "", "my_app": "my_app", "a\nb": "", "é": ""} {
+		if got := Originator(environ("CODEX_INTERNAL_ORIGINATOR_OVERRIDE", value)); got != want {
+			t.Errorf("%q: got %q, want %q", value, got, want)
+		}
+	}
+}

@@ -23,11 +23,15 @@ import (
 const (
 	defaultTokenURL = "https://auth.openai.com/oauth/token"
 	defaultClientID = "app_EMoamEEZ73f0CkXaXp7hrann"
+
+	defaultOriginator = "codex_cli_rs"
 )
 
 // Options configures a [Store].
 type Options struct {
 	File     string                            // auth.json; required, absolute
+	Name     string                            // of this program at TokenURL, as the reference's originator; "": codex_cli_rs
+	Version  string                            // of this program; "": 0.0.0
 	TokenURL string                            // "": https://auth.openai.com/oauth/token
 	ClientID string                            // "": app_EMoamEEZ73f0CkXaXp7hrann
 	Poll     time.Duration                     // 0: 1 s; the net beside the watcher
@@ -41,6 +45,7 @@ type Options struct {
 func (o Options) withDefaults() (Options, error) {
 	o.TokenURL = cmp.Or(o.TokenURL, defaultTokenURL)
 	o.ClientID = cmp.Or(o.ClientID, defaultClientID)
+	o.Name, o.Version = cmp.Or(o.Name, defaultOriginator), cmp.Or(o.Version, "0.0.0")
 	o.Poll = cmp.Or(o.Poll, time.Second)
 	if o.Logger == nil {
 		o.Logger = hclog.NewNullLogger()

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"runtime"
 	"strings"
 	"unicode"
 
@@ -43,7 +44,8 @@ func (s *Store) askForTokens(ctx context.Context, t tokens) (tokens, error) {
 	}
 	req.Header.Set("Content-Type", "application/json")
 	req.Header.Set("Accept", "application/json")
-	req.Header.Set("User-Agent", "transporthost")
+	req.Header.Set("Originator", s.opts.Name) // and the agent: as the reference's default client (spec §3.7)
+	req.Header.Set("User-Agent", fmt.Sprintf("%s/%s (%s unknown; %s) transporthost", s.opts.Name, s.opts.Version, runtime.GOOS, runtime.GOARCH))
 	req.Close = true // the next one is days away
 	resp, err := s.http.Do(req)
 	if err != nil {

@@ -21,6 +21,9 @@ const (
 	noVersion         = "0.0.0"        // of a build without one
 )
 
+// originatorEnv is the variable that replaces defaultOriginator (spec 2.1).
+const originatorEnv = "CODEX_INTERNAL_ORIGINATOR_OVERRIDE"
+
 // config is this plugin's part of a transport block.
 type config struct {
 	URL                string           `json:"url"`
@@ -45,7 +48,7 @@ func configKeys() []pluginsdk.ConfigKey {
 		{Name: "allowed_hosts", Type: pluginsdk.TypeStrings, Help: "names that url may have with https, beside chatgpt.com, chatgpt-staging.com and localhost"},
 		{Name: "proxy", Type: pluginsdk.TypeString, Help: `http://, https:// or socks5:// URL of a proxy, with user:password@ if it wants them, or "direct"; default: HTTPS_PROXY, HTTP_PROXY and NO_PROXY`},
 		{Name: "ca_file", Type: pluginsdk.TypeString, Help: "PEM file of certificate authorities that are trusted beside the system's"},
-		{Name: "originator", Type: pluginsdk.TypeString, Help: "originator header; default " + defaultOriginator},
+		{Name: "originator", Type: pluginsdk.TypeString, Help: "originator header; default: $" + originatorEnv + ", else " + defaultOriginator},
 		{Name: "user_agent_suffix", Type: pluginsdk.TypeString, Help: "added to the User-Agent header, in parentheses"},
 		{Name: "residency", Type: pluginsdk.TypeString, Help: `residency requirement that is sent to the backend, such as "us"`},
 		{Name: "app_version", Type: pluginsdk.TypeString, Help: "version of the application server as the backend is told it; default: the plugin's"},
@@ -60,7 +63,7 @@ func (c config) withDefaults() config {
 	c.URL = cmp.Or(c.URL, defaultURL)
 	c.Protocol = cmp.Or(c.Protocol, profile3)
 	c.MaxClients = cmp.Or(c.MaxClients, defaultMaxClients)
-	c.Originator = cmp.Or(c.Originator, defaultOriginator)
+	c.Originator = cmp.Or(c.Originator, os.Getenv(originatorEnv), defaultOriginator)
 	c.AppVersion = cmp.Or(c.AppVersion, ownVersion())
 	c.ServerName = strings.TrimSpace(c.ServerName)
 	if c.ServerName == "" {
@@ -90,6 +93,9 @@ func (c config) validate() error {
 		{"originator", c.Originator}, {"user_agent_suffix", c.UserAgentSuffix}, {"residency", c.Residency}, {"app_version", c.AppVersion},
 	} {
 		if !httpguts.ValidHeaderFieldValue(h.value) {
+			if h.name == "originator" && h.value == os.Getenv(originatorEnv) {
+				h.name = originatorEnv
+			}
 			complain("%s is %q, want text that an HTTP header can hold", h.name, h.value)
 		}
 	}

@@ -268,6 +268,24 @@ func TestConfigComplaints(t *testing.T) {
 	}
 }
 
+// TestOriginator: the configuration, else CODEX_INTERNAL_ORIGINATOR_OVERRIDE,
+// else the reference's own (spec 2.1).
+func TestOriginator(t *testing.T) {
+	for _, tt := range []struct{ configured, env, want string }{
+		{"", "", "codex_cli_rs"}, {"", "my_app", "my_app"}, {"mine", "my_app", "mine"},
+	} {
+		t.Setenv("CODEX_INTERNAL_ORIGINATOR_OVERRIDE", tt.env)
+		c := config{Originator: tt.configured}.withDefaults()
+		if agent := userAgent(c); c.Originator != tt.want || !strings.HasPrefix(agent, tt.want+"/") {
+			t.Errorf("configured %q, environment %q: got %q and %q, want %q", tt.configured, tt.env, c.Originator, agent, tt.want)
+		}
+	}
+	t.Setenv("CODEX_INTERNAL_ORIGINATOR_OVERRIDE", "a\nb")
+	if err := (config{}).withDefaults().validate(); err == nil || !strings.Contains(err.Error(), `CODEX_INTERNAL_ORIGINATOR_OVERRIDE is "a\nb"`) {
+		t.Errorf("got %v, want the variable named", err)
+	}
+}
+
 func TestInstallationID(t *testing.T) {
 	const id = "0B5E7A3C-1111-4222-8333-444455556666"
 	home := t.TempDir()

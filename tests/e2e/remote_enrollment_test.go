@@ -123,3 +123,26 @@ func TestRemoteWaitsForTheNameAtTheTerminal(t *testing.T) {
 		t.Errorf("%d enrollments for %v, want one for each name", n, serverOf)
 	}
 }
+
+// TestRemoteOriginator: what CODEX_INTERNAL_ORIGINATOR_OVERRIDE says is the name
+// that the backend hears from the plugin and from the host (spec 2.1, 3.7).
+func TestRemoteOriginator(t *testing.T) {
+	r := newRelay(t, backend.Options{})
+	r.signIn(backend.AuthChatGPT, "")
+	r.must(r.RevokeAccess("")) // so that the host refreshes the account's tokens
+	h := r.start(setup{env: []string{"CODEX_INTERNAL_ORIGINATOR_OVERRIDE=my_app"}})
+	r.connected(h, 1)
+	asked := map[backend.Endpoint]bool{}
+	for _, q := range r.Requests() {
+		asked[q.Endpoint] = true
+		if got := q.Header.Get("Originator"); q.Endpoint != backend.EndpointUpgrade && got != "my_app" {
+			t.Errorf("%s: originator is %q, want my_app", q.Endpoint, got)
+		}
+		if got := q.Header.Get("User-Agent"); !strings.HasPrefix(got, "my_app/") {
+			t.Errorf("%s: user-agent is %q, want my_app/…", q.Endpoint, got)
+		}
+	}
+	if !asked[backend.EndpointEnroll] || !asked[backend.EndpointToken] {
+		t.Errorf("the requests are %s, want an enrollment and a refresh of the account's tokens", r.steps())
+	}
+}

@@ -16,7 +16,7 @@ func passed(name string) bool {
 		return true
 	}
 	switch name {
-	case "SSL_CERT_FILE", "SSL_CERT_DIR", "CODEX_HOME":
+	case "SSL_CERT_FILE", "SSL_CERT_DIR", "CODEX_HOME", "CODEX_INTERNAL_ORIGINATOR_OVERRIDE":
 		return true
 	case "PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "TZ", "TERM", "TMPDIR", "TMP", "TEMP",
 		// Windows starts nothing without these.
