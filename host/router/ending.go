@@ -109,7 +109,11 @@ func (w *row) check(now time.Time) verdict {
 	case ended:
 		return nothingWaits
 	case asking:
-		if w.link != nil && now.Sub(w.asked) > closeLimit {
+		limit := closeLimit
+		if !w.out.empty() {
+			limit = owedLimit
+		}
+		if w.link != nil && now.Sub(w.asked) > limit {
 			return abandoned
 		}
 		return stillWaits
@@ -172,12 +176,17 @@ func (w *row) end(reason transport.CloseReason) {
 	w.router.remove(w)
 }
 
-// detach takes the row from its process, if it can be resumed by the next.
+// detach takes the row from its process, if it can be resumed by the next. One
+// that is closed goes on too, while it owes the peer something: that was accepted
+// before the close.
 func (w *row) detach() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.opened.ResumeKey == "" || w.state != open {
+	if w.opened.ResumeKey == "" || w.state == ended || w.state != open && w.out.empty() {
 		return false
+	}
+	if w.state == asking {
+		w.state = closing
 	}
 	w.link = nil
 	messages, bytes := w.fromPeer.Unread()
@@ -207,7 +216,7 @@ func (w *row) attach(link Commands) {
 	w.link = link
 	w.attached = w.out.nextSeq() - 1
 	w.progress = time.Now()
-	if w.state != open { // closed meanwhile
+	if w.state == asking { // closed meanwhile, with nothing to say
 		w.askLocked()
 		return
 	}

@@ -56,6 +56,10 @@ const (
 	finishQuiet = 30 * time.Second
 	// closeLimit is what a process gets to confirm the end of a connection.
 	closeLimit = 10 * time.Second
+	// owedLimit is the same while it has not acknowledged everything on a
+	// connection that can be resumed. It is longer than a process that hangs stays
+	// unnoticed: the next one delivers what this one did not.
+	owedLimit = time.Minute
 	// sweepEvery is how often connections that wait are looked at.
 	sweepEvery = time.Second
 )
