@@ -687,7 +687,7 @@ func TestRecoveryMayFindAnotherAccount(t *testing.T) {
 		})
 		after(time.Hour - refreshSkew + time.Second)
 		r.wantState(t, stateConnected)
-		if s := r.host.status(); s.Details["account"] != "another" || r.clients.links != 2 {
+		if s := r.host.status(); s.Details["account"] != pluginsdk.ShortAccount("another") || r.clients.links != 2 {
 			t.Errorf("%d links, the status is %+v", r.clients.links, s)
 		}
 		r.stop(t)
