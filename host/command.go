@@ -10,12 +10,15 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/hashicorp/go-hclog"
+
 	"github.com/transporthost/transporthost/host/admin"
 	"github.com/transporthost/transporthost/host/application"
 	"github.com/transporthost/transporthost/host/catalog"
 	"github.com/transporthost/transporthost/host/config"
 	"github.com/transporthost/transporthost/host/credentials"
 	"github.com/transporthost/transporthost/host/internal/childproc"
+	"github.com/transporthost/transporthost/host/internal/rundir"
 	"github.com/transporthost/transporthost/host/supervisor"
 	"github.com/transporthost/transporthost/shared/transport"
 )
@@ -136,12 +139,13 @@ func withProbe(ctx context.Context, dirs []string, f func([]string, supervisor.O
 			return err
 		}
 	}
-	dir, remove, err := runtimeDir("")
+	starter := childproc.NewStarter()
+	var p premises
+	dir, err := p.open(ctx, "", starter.Lineage(), nil, hclog.NewNullLogger())
 	if err != nil {
 		return err
 	}
-	defer remove()
-	starter := childproc.NewStarter()
+	defer p.close()
 	var g group
 	g.start(ctx, starter.Run)
 	defer g.stop(nil)
@@ -207,9 +211,9 @@ type RunningHost struct {
 // says which; 0 is the only one.
 func FindHost(runtimeDir string, pid int) (RunningHost, error) {
 	var found []RunningHost
-	for _, r := range runs(runtimeDir) {
-		if running(r.PID) && (pid == 0 || pid == r.PID) {
-			found = append(found, r)
+	for _, r := range rundir.Runs(runtimeDir) {
+		if r.Running() && (pid == 0 || pid == r.PID) {
+			found = append(found, RunningHost{PID: r.PID, dir: r.Path})
 		}
 	}
 	switch len(found) {

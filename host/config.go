@@ -64,6 +64,13 @@ type Config struct {
 	ProbeTimeout    time.Duration // 0: 15 s
 	Restart         RestartPolicy // zero: 250 ms doubling to 30 s, given up after 5 failures in 10 min
 
+	// SoleParent says that nothing but the host starts processes in this program.
+	// Then they bear their mark from their first instruction on, because this
+	// process bears it while it starts one. Else it takes up to a millisecond, in
+	// which a program can start another that is not known for its descendant, if
+	// that one leaves its session, its parent and its environment behind.
+	SoleParent bool
+
 	// Ready is called once: as soon as a transport is ready, and every other one
 	// is too, or has failed, be it that it is tried again. It must not block. May
 	// be nil.

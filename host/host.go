@@ -25,16 +25,17 @@ import (
 // A Host runs the application and its transports. Its methods may be called
 // from any goroutine.
 type Host struct {
-	cfg     Config
-	starter *childproc.Starter
-	app     application.App
-	router  *router.Router
-	vault   *vault
-	changed chan struct{} // one slot: a plugin's state, or the number of connections
-	probes  chan chan struct{}
-	served  chan struct{} // closed when serve has returned
-	aborted chan struct{} // closed by Abort
-	abort   sync.Once
+	cfg      Config
+	starter  *childproc.Starter
+	premises premises
+	app      application.App
+	router   *router.Router
+	vault    *vault
+	changed  chan struct{} // one slot: a plugin's state, or the number of connections
+	probes   chan chan struct{}
+	served   chan struct{} // closed when serve has returned
+	aborted  chan struct{} // closed by Abort
+	abort    sync.Once
 
 	mu       sync.Mutex // guards what follows
 	state    State
@@ -71,6 +72,7 @@ func New(cfg Config) (*Host, error) {
 		aborted: make(chan struct{}), turn: make(chan struct{}),
 		told: map[string]transport.AuthStrictness{}, known: map[string]*knowledge{},
 	}
+	h.starter.SoleParent = cfg.SoleParent
 	h.vault = &vault{cfg: cfg, log: cfg.Logger, changed: h.credentialsChanged}
 	var err error
 	if h.app, err = h.newApplication(); err != nil {
@@ -129,11 +131,11 @@ func (h *Host) signal() {
 // It returns nil after ctx's end, and otherwise why it ended. It is called
 // once.
 func (h *Host) Run(ctx context.Context) (err error) {
-	dir, remove, err := runtimeDir(h.cfg.RuntimeDir)
+	dir, err := h.premises.open(ctx, h.cfg.RuntimeDir, h.starter.Lineage(), h.cfg.unixSockets(), h.cfg.Logger)
 	if err != nil {
 		return err
 	}
-	defer remove()
+	defer h.premises.close()
 
 	// Three lifetimes, ended in this order: plugins, application, starter. None
 	// is ctx's: its end begins the drain.

@@ -13,6 +13,9 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/transporthost/transporthost/host/internal/lineage"
 	"github.com/transporthost/transporthost/host/supervisor"
 	"github.com/transporthost/transporthost/shared/transport"
 )
@@ -173,7 +176,7 @@ func TestWhatAKilledHostLeft(t *testing.T) {
 		t.Fatal(err)
 	}
 	dir := shortDir(t)
-	left := filepath.Join(dir, runPrefix+strconv.Itoa(dead.Process.Pid))
+	left := filepath.Join(dir, "r"+strconv.Itoa(dead.Process.Pid))
 	other := filepath.Join(dir, "notes")
 	for _, d := range []string{left, other} {
 		if err := os.Mkdir(d, 0o700); err != nil {
@@ -210,9 +213,10 @@ func TestRuntimeDirectoriesThatAreRefused(t *testing.T) {
 		{"too long", "/tmp/" + strings.Repeat("x", 60), "has 65 bytes, and at most 46"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			dir, remove, err := runtimeDir(tt.dir)
+			var p premises
+			dir, err := p.open(t.Context(), tt.dir, lineage.NewRun(), nil, hclog.NewNullLogger())
 			if err == nil {
-				remove()
+				p.close()
 				t.Fatalf("got %s, want an error", dir)
 			}
 			if !strings.Contains(err.Error(), tt.want) {

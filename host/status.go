@@ -31,6 +31,7 @@ const (
 type Status struct {
 	Version     string              `json:"version"`
 	PID         int                 `json:"pid"`
+	Keeper      int                 `json:"keeper,omitempty"` // pid of the process that clears away after this one
 	State       State               `json:"state"`
 	Since       time.Time           `json:"since"` // the host was made
 	Application application.Status  `json:"application"`
@@ -53,7 +54,7 @@ func Version() string {
 // Status returns what is known now. It waits for nobody.
 func (h *Host) Status() Status {
 	h.mu.Lock()
-	s := Status{Version: Version(), PID: os.Getpid(), State: h.state, Since: h.since}
+	s := Status{Version: Version(), PID: os.Getpid(), Keeper: h.premises.keeper(), State: h.state, Since: h.since}
 	if h.admin != "" {
 		s.Admin = "http://" + h.admin
 	}

@@ -147,7 +147,7 @@ func runHost(ctx context.Context, c *cobra.Command, f runFlags, io streams) erro
 	cfg.PluginDirs, cfg.RuntimeDir, cfg.Logger = f.pluginDirs, dir, log
 	cfg.Stdin, cfg.Stdout = io.in, io.out
 	cfg.AdminListen = file.AdminListen()
-	cfg.Admin = true
+	cfg.Admin, cfg.SoleParent = true, true
 	cfg.Sockets = sockets
 	var h *host.Host
 	cfg.Ready = func(s host.Status) {

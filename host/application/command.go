@@ -69,6 +69,7 @@ func (c Command) check() error {
 // A child is one running process of a command.
 type child struct {
 	command Command
+	starter *childproc.Starter
 	proc    *exec.Cmd
 	stdin   *os.File
 	stdout  *os.File
@@ -83,7 +84,7 @@ func startChild(ctx context.Context, s *childproc.Starter, c Command, log hclog.
 	if err := c.check(); err != nil {
 		return nil, err
 	}
-	ch := &child{command: c, exited: make(chan struct{})}
+	ch := &child{command: c, starter: s, exited: make(chan struct{})}
 	ch.proc = exec.Command(c.Args[0], c.Args[1:]...)
 	ch.proc.Env, ch.proc.Dir = childproc.Environ(c.Env), c.Dir
 	var theirs []*os.File
@@ -130,15 +131,19 @@ func (ch *child) closePipes() {
 	}
 }
 
-// wait blocks until the process is gone, and with it what it started.
+// wait blocks until the process is gone, and with it what it started; exited is
+// closed before the latter.
 func (ch *child) wait() {
 	ch.state, _ = ch.proc.Process.Wait() // an error means that it is gone
-	childproc.Kill(ch.proc.Process.Pid)  // its descendants
+	left := ch.starter.End(ch.proc)      // its descendants
 	close(ch.exited)
 	// What a descendant outside the group keeps open is not waited for.
 	deadline := time.Now().Add(lastWords)
 	_ = ch.stdout.SetReadDeadline(deadline)
 	_ = ch.stderr.SetReadDeadline(deadline)
+	if n := <-left; n > 0 {
+		ch.log.Warn("processes that the application started cannot be ended", "processes", n)
+	}
 }
 
 // lastWords is how long the output of a dead process is read on.

@@ -11,7 +11,8 @@ import (
 	"runtime"
 	"strings"
 	"syscall"
-	"time"
+
+	"github.com/transporthost/transporthost/host/internal/unixsocket"
 )
 
 // Listeners are the sockets of one plugin instance. The host binds them and
@@ -158,9 +159,6 @@ func describeBind(address, host string, err error) error {
 	return fmt.Errorf("listening on %s: %w", address, err)
 }
 
-// socketDialTimeout is what a live owner of a unix socket gets to answer.
-const socketDialTimeout = time.Second
-
 // bindUnix binds a unix socket that only this user can reach. A file that a
 // dead process left is replaced (spec 8.5).
 func bindUnix(ctx context.Context, path string) (net.Listener, error) {
@@ -170,18 +168,9 @@ func bindUnix(ctx context.Context, path string) (net.Listener, error) {
 	} else if !info.IsDir() {
 		return nil, fmt.Errorf("socket directory path exists and is not a directory: %s", dir)
 	}
-	if info, err := os.Lstat(path); err == nil {
-		if info.Mode()&os.ModeSocket == 0 {
-			return nil, fmt.Errorf("socket path exists and is not a socket: %s", path)
-		}
-		d := net.Dialer{Timeout: socketDialTimeout}
-		if c, err := d.DialContext(ctx, "unix", path); err == nil {
-			_ = c.Close()
-			return nil, fmt.Errorf("socket is already in use at %s: %w", path, syscall.EADDRINUSE)
-		}
-		if err := os.Remove(path); err != nil {
-			return nil, fmt.Errorf("removing the socket file of a dead process: %w", err)
-		}
+	defer unixsocket.Lock(path)()
+	if err := unixsocket.RemoveAbandoned(ctx, path); err != nil {
+		return nil, err
 	}
 	l, err := (&net.ListenConfig{}).Listen(ctx, "unix", path)
 	if err != nil {

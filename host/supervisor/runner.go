@@ -99,6 +99,7 @@ func (r *processRunner) Start(ctx context.Context) error {
 		r.waitMu.Lock()
 		r.state = state
 		r.waitMu.Unlock()
+		r.starter.End(r.cmd) // what it started; the starter sees to it
 		r.once.Do(func() { close(r.exited) })
 		deadline := time.Now().Add(outputGrace)
 		_ = r.stdout.SetReadDeadline(deadline)

@@ -55,8 +55,8 @@ func TestRemoteSharesAnApplication(t *testing.T) {
 	})
 	all.Wait()
 	h.connections(clients + 1)
-	if s := h.status(); s.Application.Restarts != 0 || len(descendants(h.cmd.Process.Pid)) != 3 {
-		t.Errorf("%d restarts of the application, and %d processes, want one application and two plugins",
+	if s := h.status(); s.Application.Restarts != 0 || len(descendants(h.cmd.Process.Pid)) != 4 {
+		t.Errorf("%d restarts of the application, and %d processes, want one application, two plugins and the keeper",
 			s.Application.Restarts, len(descendants(h.cmd.Process.Pid)))
 	}
 }

@@ -31,7 +31,7 @@ func applications(h *hostProcess) []int {
 				return true
 			}
 		}
-		return false
+		return pid == s.Keeper
 	})
 }
 

@@ -1,9 +1,8 @@
 //go:build unix
 
-package host
+package rundir
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"syscall"
@@ -25,12 +24,4 @@ func private(dir string) error {
 		return fmt.Errorf("the runtime directory %s is open to others (mode %v); chmod 700 %s", dir, info.Mode().Perm(), dir)
 	}
 	return nil
-}
-
-// running reports whether there is a process with this pid. It may be another
-// one than it was.
-func running(pid int) bool { return !errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) }
-
-func systemPluginDirs() []string {
-	return []string{"/usr/local/lib/transporthost/plugins", "/usr/lib/transporthost/plugins"}
 }

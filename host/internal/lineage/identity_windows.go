@@ -1,0 +1,4 @@
+package lineage
+
+// Of cannot tell here, and says that it runs: nothing is removed by mistake.
+func Of(pid int) (Identity, bool) { return Identity{PID: pid}, true }

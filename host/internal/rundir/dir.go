@@ -1,0 +1,108 @@
+// Package rundir is the private directory of one run of a host: it holds its
+// sockets, and a record from which a later run, or the keeper, knows whose it
+// is and what to clear away when the host is gone.
+package rundir
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/transporthost/transporthost/host/internal/lineage"
+)
+
+// longest leaves room for what stands behind a directory: the path of a socket
+// has at most about 107 bytes, and go-plugin's own part of it is long.
+const longest = 46
+
+const (
+	// runPrefix and the pid of a host name the directory of one run.
+	runPrefix = "r"
+	// newPrefix, the pid and the start time name it until its record is in it:
+	// so nobody takes it for that of a dead host.
+	newPrefix = "n"
+	// ownPrefix names those that are made where temporary files are.
+	ownPrefix = "transporthost-"
+)
+
+// A Dir is the directory of this run.
+type Dir struct {
+	path   string
+	fresh  string // its name until it is whole; the same where nobody looks for it
+	record Record
+}
+
+// Plan chooses the directory of a run: below configured, or where temporary
+// files are. What runs of hosts that are gone have left beside it is ended and
+// removed; log gets a line about it. The directory itself is not made yet.
+// sockets are files of the run that are elsewhere.
+func Plan(ctx context.Context, configured string, run lineage.Run, sockets []string, log hclog.Logger) (*Dir, error) {
+	host, _ := lineage.Of(os.Getpid())
+	host.PID = os.Getpid() // should nothing else be known
+	d := &Dir{record: Record{Host: host, Run: run, Sockets: sockets}}
+	if configured == "" {
+		sweepOwn(ctx, os.TempDir(), log)
+		d.path = filepath.Join(os.TempDir(), ownPrefix+run.String()[:10])
+		d.fresh = d.path
+		return d, nil
+	}
+	if len(configured) > longest {
+		return nil, fmt.Errorf("the runtime directory %s has %d bytes, and at most %d leave room for the paths of sockets; choose a shorter one (--runtime-dir)",
+			configured, len(configured), longest)
+	}
+	if err := os.MkdirAll(configured, 0o700); err != nil {
+		return nil, fmt.Errorf("making the runtime directory: %w", err)
+	}
+	if err := private(configured); err != nil {
+		return nil, err
+	}
+	sweep(ctx, configured, log)
+	d.path = filepath.Join(configured, runPrefix+strconv.Itoa(host.PID))
+	d.fresh = filepath.Join(configured, fmt.Sprintf("%s%d-%d", newPrefix, host.PID, host.Start))
+	return d, nil
+}
+
+// Path returns where the directory is.
+func (d *Dir) Path() string { return d.path }
+
+// Places are the directories that there may be, at any moment, of this run.
+func (d *Dir) Places() []string {
+	if d.fresh == d.path {
+		return []string{d.path}
+	}
+	return []string{d.fresh, d.path}
+}
+
+// Sockets are the files of the run that are elsewhere.
+func (d *Dir) Sockets() []string { return d.record.Sockets }
+
+// Make makes the directory.
+func (d *Dir) Make() error {
+	if err := os.Mkdir(d.fresh, 0o700); err != nil {
+		return refusal(err)
+	}
+	err := d.record.write(d.fresh)
+	if err == nil && d.fresh != d.path {
+		err = os.Rename(d.fresh, d.path)
+	}
+	if err != nil {
+		_ = os.RemoveAll(d.fresh)
+		return refusal(err)
+	}
+	return nil
+}
+
+func refusal(err error) error {
+	if errors.Is(err, os.ErrExist) { // of a host that is gone it was swept
+		return fmt.Errorf("making the runtime directory: another host in this process uses it; give each its own: %w", err)
+	}
+	return fmt.Errorf("making the runtime directory: %w", err)
+}
+
+// Remove removes the directory and what is in it.
+func (d *Dir) Remove() { _ = os.RemoveAll(d.path) }
