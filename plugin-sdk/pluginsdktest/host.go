@@ -258,6 +258,18 @@ func (h *Host) Stall(on bool) {
 	h.stalled = on
 }
 
+// CatchUp ends a stall: the host consumes again, and also what it has not
+// consumed meanwhile.
+func (h *Host) CatchUp() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.stalled = false
+	for conn, w := range h.windows {
+		messages, bytes := w.fromPeer.Unread()
+		h.returnLocked(conn, w.fromPeer.Consumed(messages, bytes-len(h.joined[conn])))
+	}
+}
+
 // Send queues a message for the peer and returns its number. It is cut into
 // pieces and sent as the transport gives credit.
 func (h *Host) Send(conn transport.ConnID, payload []byte) transport.Seq {

@@ -43,8 +43,16 @@ func (p part) envelope() clientEnvelope {
 	}
 }
 
-// TestAssembly is reassembles_client_message_chunks and the
-// websocket_state_… tests of chunks, each case naming its own.
+// TestAssembly is reassembles_client_message_chunks,
+// resets_incomplete_client_assembly_when_stream_changes,
+// websocket_state_drops_duplicate_client_chunks_while_pending,
+// websocket_state_allows_replay_before_completed_chunk_delivery,
+// websocket_state_allows_replay_after_rejected_out_of_order_chunk,
+// websocket_state_allows_replay_after_later_chunk_drops,
+// websocket_state_drops_oversized_client_chunk_frames,
+// websocket_state_ignores_oversized_stale_chunks_without_dropping_newer_assembly and
+// websocket_state_ignores_oversized_duplicate_chunks_without_dropping_current_assembly,
+// each with a case of its name, and the other rules of spec 6.14.
 func TestAssembly(t *testing.T) {
 	const a, b = `{"method":`, `"x"}`
 	const size = len(a + b)

@@ -22,7 +22,9 @@ func profiles(t *testing.T, test func(t *testing.T, p profile)) {
 }
 
 // TestEnrollsBeforeConnecting is remote_control_http_mode_enrolls_before_connecting
-// as far as headers and bodies go.
+// as far as headers and bodies go, and
+// build_remote_control_websocket_request_uses_server_token_when_available: beside
+// the server's token no account is named (spec 5).
 func TestEnrollsBeforeConnecting(t *testing.T) {
 	profiles(t, func(t *testing.T, p profile) {
 		r := onSockets(t, p)
@@ -279,7 +281,9 @@ func TestRefreshMustNameTheSameServer(t *testing.T) {
 
 // TestRefreshOutcomes is proactive_refresh_failure_uses_valid_token_for_websocket_connect,
 // expired_token_refresh_failure_throttles_reconnect_without_websocket and
-// token_expiring_during_refresh_failure_throttles_reconnect_without_websocket.
+// token_expiring_during_refresh_failure_throttles_reconnect_without_websocket; and
+// websocket_retry_after_throttles_pairing_refresh without the pairing, which is
+// not built.
 func TestRefreshOutcomes(t *testing.T) {
 	connected := func(left time.Duration) *rig {
 		r := onSockets(t, profile3)
@@ -339,7 +343,8 @@ func TestRefreshOutcomes(t *testing.T) {
 
 // TestServesBackendsWithoutServerTokens is
 // remote_control_server_token_from_response_accepts_legacy_response_without_token,
-// and spec 0.2, 9.
+// build_remote_control_websocket_request_falls_back_to_account_token, and spec
+// 0.2, 9.
 func TestServesBackendsWithoutServerTokens(t *testing.T) {
 	r := onSockets(t, profile3)
 	r.relay.token = false
@@ -464,7 +469,10 @@ func TestEnrollmentErrorTexts(t *testing.T) {
 	})
 }
 
-// TestGoesOnWithoutStorage is the memory-only variant of spec 2.5.
+// TestGoesOnWithoutStorage is the memory-only variant of spec 2.5, in place of
+// connect_remote_control_websocket_requires_sqlite_state_db and
+// remote_control_start_reports_missing_state_db_as_disabled_when_enabled: a disk
+// that is full is no reason not to be reachable.
 func TestGoesOnWithoutStorage(t *testing.T) {
 	r := onSockets(t, profile2)
 	r.host.stateErr = errors.New("disk full")
@@ -477,8 +485,9 @@ func TestGoesOnWithoutStorage(t *testing.T) {
 	}
 }
 
-// TestRowsOfEnrollments is persisted_remote_control_enrollment_round_trips_by_target_and_account
-// and clearing_persisted_remote_control_enrollment_removes_only_matching_entry.
+// TestRowsOfEnrollments is persisted_remote_control_enrollment_round_trips_by_target_and_account,
+// clearing_persisted_remote_control_enrollment_removes_only_matching_entry and
+// delete_remote_control_enrollment_removes_only_matching_entry.
 func TestRowsOfEnrollments(t *testing.T) {
 	h := &fakeHost{state: map[string][]byte{}}
 	first := rows{state: h, websocket: "ws://a", clientName: ""}

@@ -276,8 +276,10 @@ func TestClientClosedFreesItsEnvelopes(t *testing.T) {
 }
 
 // TestNewStreamOpensAnotherConnection is
-// initialize_with_new_stream_id_opens_new_connection_for_same_client, and
-// run_server_writer_inner_assigns_contiguous_seq_ids_per_stream.
+// initialize_with_new_stream_id_opens_new_connection_for_same_client,
+// run_server_writer_inner_assigns_contiguous_seq_ids_per_stream, and
+// outbound_buffer_acks_by_client_id_across_stream_ids for the one kind of ack that
+// does that here: one without a stream (spec 0.2).
 func TestNewStreamOpensAnotherConnection(t *testing.T) {
 	p := startProcess(t, profile3, pluginsdk.StartParams{})
 	r := p.link()
@@ -454,8 +456,9 @@ func TestCursor(t *testing.T) {
 	}
 }
 
-// TestHostCloses: what the host said last still goes out, though it is more
-// than an outbox holds and there is no link.
+// TestHostCloses is cancelled_outbound_task_emits_connection_closed: what ends a
+// virtual client on this side is confirmed to the host. What the host said last
+// still goes out, though it is more than an outbox holds and there is no link.
 func TestHostCloses(t *testing.T) {
 	p := startProcess(t, profile3, pluginsdk.StartParams{})
 	r := p.link()

@@ -98,7 +98,9 @@ func TestAttemptsNeverComeTooFast(t *testing.T) {
 	})
 }
 
-// TestSwitchesOffAndOn is remote_control_handle_set_enabled_stops_and_restarts_connections.
+// TestSwitchesOffAndOn is remote_control_handle_set_enabled_stops_and_restarts_connections,
+// and with the states that it reports on the way
+// remote_control_handle_enable_disable_stops_and_restarts_connections.
 func TestSwitchesOffAndOn(t *testing.T) {
 	profiles(t, func(t *testing.T, p profile) {
 		inBubble(t, p, func(t *testing.T, r *rig) {
@@ -272,7 +274,9 @@ func TestWaitsForCredentials(t *testing.T) {
 }
 
 // TestNewCredentialsEndABackoff is for back-offs that followed an auth failure,
-// and only those.
+// and only those. What a recovery of its own brought ends none, but what comes
+// beside it does: mark_recovery_auth_change_seen_marks_only_recovery_revision_seen
+// and mark_recovery_auth_change_seen_preserves_racing_auth_change.
 func TestNewCredentialsEndABackoff(t *testing.T) {
 	for _, tt := range []struct {
 		name   string
@@ -399,6 +403,9 @@ func TestFollowsTheAccount(t *testing.T) {
 	})
 }
 
+// TestSignedOutWhileConnected is connect_remote_control_websocket_requires_chatgpt_auth
+// as the seed has it: what is missing is waited for, and the enrollment in memory
+// is given up.
 func TestSignedOutWhileConnected(t *testing.T) {
 	inBubble(t, profile3, func(t *testing.T, r *rig) {
 		r.start(t)

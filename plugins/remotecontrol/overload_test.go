@@ -203,7 +203,8 @@ func TestLargeMessageThatIsNoJSON(t *testing.T) {
 }
 
 // TestPartialChunksKeepTheCursor: the relay must send them again after a crash,
-// and need not after a reconnect.
+// and need not after a reconnect. Its end is
+// websocket_state_clears_chunk_cursor_when_stream_is_invalidated.
 func TestPartialChunksKeepTheCursor(t *testing.T) {
 	p := startProcess(t, profile3, pluginsdk.StartParams{})
 	r := p.link()
