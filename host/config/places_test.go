@@ -1,9 +1,11 @@
 package config
 
 import (
+	"net/url"
 	"os"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"testing"
 )
 
@@ -115,4 +117,27 @@ func TestOriginator(t *testing.T) {
 			t.Errorf("%q: got %q, want %q", value, got, want)
 		}
 	}
+}
+
+// FuzzAddresses: no address that may be typed shows its password, and what is
+// accepted as that of a proxy or of the token endpoint has a host.
+func FuzzAddresses(f *testing.F) {
+	for _, s := range []string{"", "direct", "https://auth.example/token", "http://user:hunter2@proxy:3128", "user:hunter2@proxy", "//user:hunter2@proxy/x",
+		"https://user:hunter2@ho st/", "https:user:hunter2@host", "socks5://:hunter2@[::1%25lo]:1080", "http://user%3Ahunter2@h"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, address string) {
+		for what, text := range map[string]string{"proxy": BadProxy(address), "token_url": BadTokenURL(address)} {
+			if text != "" {
+				continue
+			}
+			if u, err := url.Parse(address); address != "direct" && (err != nil || u.Hostname() == "") {
+				t.Errorf("%q is accepted as %s", address, what)
+			}
+		}
+		shown := WithoutPassword(address)
+		if before, behind, found := strings.Cut(address, ":hunter2@"); found && !strings.Contains(before+behind, "hunter2") && strings.Contains(shown, "hunter2") {
+			t.Errorf("%q is shown as %q", address, shown)
+		}
+	})
 }

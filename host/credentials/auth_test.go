@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/transporthost/transporthost/shared/transport"
 )
@@ -212,6 +213,48 @@ func FuzzParseAuth(f *testing.F) {
 			t.Fatalf("what was read cannot be written: %v", err)
 		}
 		if b, err := parseAuth(written); err != nil || b != a {
+			t.Errorf("written and read again: %v", err)
+		}
+	})
+}
+
+// FuzzTokenAnswer: whatever the token endpoint says, the account stays, what is
+// adopted can be saved and read again, and no error shows a token.
+func FuzzTokenAnswer(f *testing.F) {
+	for _, s := range []string{"", "{", "null", `{"access_token":"n","refresh_token":"m","id_token":"` + idToken(true) + `"}`, `{"access_token":"","id_token":"x"}`,
+		`{"access_token":"\ud800","refresh_token":"\u0000\n"}`, `{"error":{"code":"refresh_token_reused","message":"seeded-refresh-token"}}`,
+		`{"error":"invalid_grant","error_description":"a\u2028b seeded-access-token"}`, `{"code":"REFRESH_TOKEN_EXPIRED","account_id":"other"}`} {
+		f.Add(200, []byte(s))
+		f.Add(401, []byte(s))
+	}
+	before := chatGPT("seeded-access-token", "seeded-refresh-token", "account")
+	a, err := parseAuth([]byte(before))
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Fuzz(func(t *testing.T, status int, answer []byte) {
+		err := refusal(status, answer, a.tokens)
+		if text := err.Error(); len(text) > 1000 || !utf8.ValidString(text) || strings.ContainsAny(text, "\n\r\x00") ||
+			strings.Contains(text, "seeded-refresh-token") || strings.Contains(text, "seeded-access-token") {
+			t.Errorf("refused with %q", text)
+		}
+		fresh, err := a.tokens.with(answer)
+		if err != nil {
+			if text := err.Error(); len(text) > 300 {
+				t.Errorf("an error of %d bytes", len(text))
+			}
+			return
+		}
+		if fresh.account != a.tokens.account || fresh.access == "" || fresh.refresh == "" || fresh.id == "" {
+			t.Error("the account changed, or a token was lost")
+		}
+		adopted := a
+		adopted.tokens, adopted.lastRefresh = fresh, time.Unix(1_800_000_000, 42).UTC()
+		written, err := replaced([]byte(before), adopted)
+		if err != nil {
+			t.Fatalf("what was adopted cannot be written: %v", err)
+		}
+		if b, err := parseAuth(written); err != nil || b != adopted {
 			t.Errorf("written and read again: %v", err)
 		}
 	})

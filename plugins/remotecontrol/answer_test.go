@@ -3,6 +3,7 @@ package remotecontrol
 import (
 	"io"
 	"net/http"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -173,6 +174,23 @@ func FuzzAnswer(f *testing.F) {
 		_ = (&failure{answer: a, text: "x"}).line()
 		_ = a.policy()
 		_ = pluginsdk.Secret(got.Token)
+	})
+}
+
+// FuzzRetryAfter: whatever the header says, the wait is one, and has a bound.
+func FuzzRetryAfter(f *testing.F) {
+	now := time.Date(2026, 4, 10, 12, 0, 0, 0, time.UTC)
+	for _, s := range []string{"", "0", "120", "-1", " 7 ", "18446744073709551616", "1e3", "Fri, 10 Apr 2026 12:00:30 GMT", "Friday, 10-Apr-26 11:00:00 GMT", "Fri Apr 10 13:59:00 9999"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, v string) {
+		got := parseRetryAfter(v, now)
+		if got < 0 || got > maxRetryAfter {
+			t.Errorf("%q: %v, want 0 to %v", v, got, maxRetryAfter)
+		}
+		if n, err := strconv.ParseUint(strings.TrimSpace(v), 10, 64); err == nil && got != min(time.Duration(min(n, 1<<20))*time.Second, maxRetryAfter) {
+			t.Errorf("%q: %v", v, got)
+		}
 	})
 }
 
