@@ -12,9 +12,11 @@ const (
 	// endLimit is what the descendants of a child get to be gone once they have
 	// been killed. Only what hangs in the kernel takes longer.
 	endLimit = 2 * time.Second
-	// lookShare bounds what looking for descendants costs while children end, to
-	// one part in so many of a processor.
+	// What looking for descendants costs, beyond lookBurst, is one part in
+	// lookShare of a processor at most: if many children end, their looks are
+	// fewer.
 	lookShare = 5
+	lookBurst = 20 * time.Millisecond
 	minPause  = 2 * time.Millisecond
 )
 
@@ -58,6 +60,7 @@ func (e *endings) add(child uint32) <-chan int {
 // the whole run.
 func (e *endings) run(ctx context.Context, run lineage.Run) {
 	var pending []*ending
+	allowance, last := lookBurst, time.Now()
 	for len(pending) > 0 || e.await(ctx) {
 		e.mu.Lock()
 		pending = append(pending, e.queue...)
@@ -65,12 +68,17 @@ func (e *endings) run(ctx context.Context, run lineage.Run) {
 		e.mu.Unlock()
 		began := time.Now()
 		pending = look(run, pending)
-		// Also before the first look at the next ones: they can share it.
-		time.Sleep(max(minPause, time.Since(began)*(lookShare-1)))
+		now := time.Now()
+		allowance = min(lookBurst, allowance+now.Sub(last)/lookShare) - now.Sub(began)
+		last = now
+		if !sleep(ctx, max(minPause, -allowance*lookShare)) {
+			break // the end is for all of them
+		}
 	}
 	e.mu.Lock()
 	e.closed = true
-	pending, e.queue = e.queue, nil
+	pending = append(pending, e.queue...)
+	e.queue = nil
 	e.mu.Unlock()
 	left := run.End(endLimit)
 	for _, x := range pending {
@@ -82,6 +90,18 @@ func (e *endings) run(ctx context.Context, run lineage.Run) {
 func (e *endings) await(ctx context.Context) bool {
 	select {
 	case <-e.wake:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// sleep reports false if ctx ended before d.
+func sleep(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
 		return true
 	case <-ctx.Done():
 		return false
