@@ -38,6 +38,8 @@ func TestMain(m *testing.M) {
 		goleak.VerifyTestMain(m)
 	case "stdio":
 		os.Exit(pluginsdk.Main(stdio.New()))
+	case "embeds a host":
+		os.Exit(embed())
 	case "exits at once":
 		os.Exit(3)
 	case "exits without a file":

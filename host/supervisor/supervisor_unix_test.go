@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -56,8 +57,11 @@ func (p testPlugin) Serve(ctx context.Context, h *pluginsdk.Host) error {
 	case "ends after Ready":
 		h.Ready()
 		return errors.New("the moon is full")
-	case "has a grandchild":
+	case "has a grandchild", "has a daemon":
 		c := exec.Command("sleep", "1000")
+		if p.behaviour == "has a daemon" {
+			c.Env, c.SysProcAttr = []string{}, &syscall.SysProcAttr{Setsid: true}
+		}
 		if err := c.Start(); err != nil {
 			return err
 		}
@@ -361,7 +365,17 @@ func TestStubbornPluginsAreStoppedInTime(t *testing.T) {
 }
 
 func TestGrandchildrenEndWithTheirPlugin(t *testing.T) {
-	r := start(t, "has a grandchild", nil)
+	t.Run("in its group", func(t *testing.T) { endWithTheirPlugin(t, "has a grandchild") })
+	t.Run("in a session of its own", func(t *testing.T) {
+		if runtime.GOOS != "linux" {
+			t.Skip("it is not known for a descendant here")
+		}
+		endWithTheirPlugin(t, "has a daemon")
+	})
+}
+
+func endWithTheirPlugin(t *testing.T, behaviour string) {
+	r := start(t, behaviour, nil)
 	s := r.await("ready", isReady)
 	var grandchild int
 	if _, err := fmt.Sscanf(s.Addresses[0], "pid:%d", &grandchild); err != nil {

@@ -24,7 +24,6 @@ import (
 // their lineage there is none, and its methods do nothing.
 type Guard struct {
 	run  lineage.Run
-	host lineage.Identity
 	will string // as the keeper is told it
 	log  hclog.Logger
 
