@@ -83,6 +83,7 @@ func (f *FileConfig) HostConfig() Config {
 			Command: application.Command{Args: a.Command, Env: a.Env, Dir: a.Dir, Framing: a.Framing, StopGrace: a.StopGrace},
 		},
 		MaxMessageBytes: f.c.Limits.MaxMessageBytes, MaxConnections: f.c.Limits.MaxConnections, SlowAfter: f.c.Limits.SlowAfter, DrainTimeout: f.c.Limits.DrainTimeout,
+		RetireTimeout: f.c.Limits.RetireTimeout,
 	}
 	cfg.ProbeInterval, cfg.ProbeTimeout, cfg.Restart = f.c.Supervision.ProbeInterval, f.c.Supervision.ProbeTimeout, f.c.Supervision.Restart
 	account := f.c.Credentials

@@ -60,6 +60,7 @@ type Config struct {
 	MaxConnections  int           // of all transports together; 0: 65,536
 	SlowAfter       time.Duration // 0: 30 s
 	DrainTimeout    time.Duration // that requests in flight get at the end; 0: 10 s
+	RetireTimeout   time.Duration // that open connections of a replaced process get; 0: 30 s
 	ProbeInterval   time.Duration // 0: 5 s
 	ProbeTimeout    time.Duration // 0: 15 s
 	Restart         RestartPolicy // zero: 250 ms doubling to 30 s, given up after 5 failures in 10 min
@@ -241,7 +242,7 @@ func (c Config) validate() error {
 	for _, d := range []struct {
 		name  string
 		value time.Duration
-	}{{"SlowAfter", c.SlowAfter}, {"DrainTimeout", c.DrainTimeout}, {"ProbeInterval", c.ProbeInterval}, {"ProbeTimeout", c.ProbeTimeout}} {
+	}{{"SlowAfter", c.SlowAfter}, {"DrainTimeout", c.DrainTimeout}, {"RetireTimeout", c.RetireTimeout}, {"ProbeInterval", c.ProbeInterval}, {"ProbeTimeout", c.ProbeTimeout}} {
 		if d.value < 0 {
 			errs = append(errs, fmt.Errorf("%s is %v, want 0 or more", d.name, d.value))
 		}

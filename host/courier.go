@@ -84,7 +84,7 @@ func (c *courier) tellStrictness(ctx context.Context, s supervisor.Status) error
 	}
 	now := h.strictnessNow()
 	h.mu.Lock()
-	before := h.told[s.Instance]
+	before := h.told[processOf(s)]
 	h.mu.Unlock()
 	if before == now {
 		return nil
@@ -94,8 +94,8 @@ func (c *courier) tellStrictness(ctx context.Context, s supervisor.Status) error
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.told[s.Instance] == before { // else another process has begun with a newer answer
-		h.told[s.Instance] = now
+	if h.told[processOf(s)] == before { // else another process has begun with a newer answer
+		h.told[processOf(s)] = now
 	}
 	return nil
 }
@@ -104,7 +104,7 @@ func (c *courier) tellStrictness(ctx context.Context, s supervisor.Status) error
 // process that becomes ready asks by itself, and hears only of what changed
 // after that.
 func (c *courier) tellCredentials(ctx context.Context, s supervisor.Status) error {
-	change, _, given := c.host.lastChange(s.Instance)
+	change, _, given := c.host.lastChange(processOf(s))
 	if c.incarnation != s.Incarnation {
 		c.incarnation, c.generation = s.Incarnation, given
 		if given == 0 {
@@ -128,9 +128,9 @@ func (c *courier) reconsider(s supervisor.Status) {
 	if !errors.Is(c.plugin.Refusal(), transport.ErrPermissionDenied) {
 		return
 	}
-	change, base, _ := c.host.lastChange(s.Instance)
+	change, base, _ := c.host.lastChange(processOf(s))
 	c.host.mu.Lock()
-	told := c.host.told[s.Instance]
+	told := c.host.told[processOf(s)]
 	c.host.mu.Unlock()
 	if change.Generation > base || told == transport.RequireReady && c.host.strictnessNow() == transport.AllowRecoverable {
 		c.plugin.Revive()
@@ -147,12 +147,15 @@ func (h *Host) credentialsChanged(change transport.CredentialsChange) {
 	h.signal()
 }
 
-// lastChange returns the last change of the credentials, and what the process of
-// an instance knows: see [knowledge].
-func (h *Host) lastChange(instance string) (change transport.CredentialsChange, base, given uint64) {
+// processOf names the process that a status is about.
+func processOf(s supervisor.Status) processID { return processID{s.Instance, s.Incarnation} }
+
+// lastChange returns the last change of the credentials, and what a process
+// knows: see [knowledge].
+func (h *Host) lastChange(id processID) (change transport.CredentialsChange, base, given uint64) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if k := h.known[instance]; k != nil {
+	if k := h.known[id]; k != nil {
 		base, given = k.base, k.given.Load()
 	}
 	return h.change, base, given

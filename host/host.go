@@ -4,7 +4,6 @@ package host
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -15,7 +14,6 @@ import (
 
 	"github.com/transporthost/transporthost/host/admin"
 	"github.com/transporthost/transporthost/host/application"
-	"github.com/transporthost/transporthost/host/catalog"
 	"github.com/transporthost/transporthost/host/internal/childproc"
 	"github.com/transporthost/transporthost/host/router"
 	"github.com/transporthost/transporthost/host/supervisor"
@@ -37,22 +35,28 @@ type Host struct {
 	aborted  chan struct{} // closed by Abort
 	abort    sync.Once
 
-	mu       sync.Mutex // guards what follows
-	state    State
-	since    time.Time
-	plugins  []*supervisor.Plugin
-	couriers []*courier
-	turn     chan struct{}                       // closed and replaced by signal
-	told     map[string]transport.AuthStrictness // to each plugin, last
-	known    map[string]*knowledge               // by the process of each plugin
-	change   transport.CredentialsChange         // the last one
-	named    string                              // by the peer at the terminal: itself
-	left     bool                                // the peer at the terminal has gone
-	admin    string                              // address of the health checks, if there are any
+	mu         sync.Mutex // guards what follows
+	state      State
+	since      time.Time
+	transports []Transport                            // of the configuration, in its order
+	members    []*member                              // those of them that have, or may get, a process
+	turn       chan struct{}                          // closed and replaced by signal
+	told       map[processID]transport.AuthStrictness // to each process, last
+	known      map[processID]*knowledge               // by each process
+	change     transport.CredentialsChange            // the last one
+	named      string                                 // by the peer at the terminal: itself
+	left       bool                                   // the peer at the terminal has gone
+	admin      string                                 // address of the health checks, if there are any
+
+	reloading chan struct{} // one slot, full while a reload is under way
 
 	// Set before a plugin runs.
+	options      supervisor.Options
+	dirs         []string // of plugins
+	passed       *supervisor.Sockets
 	terminal     *supervisor.Terminal // nil: none
 	terminalName string               // of the instance that serves it
+	front        group                // the members
 	middle       group                // outlives the plugins
 }
 
@@ -70,7 +74,8 @@ func New(cfg Config) (*Host, error) {
 		cfg: cfg, starter: childproc.NewStarter(), since: time.Now(), state: StateNew,
 		changed: make(chan struct{}, 1), probes: make(chan chan struct{}), served: make(chan struct{}),
 		aborted: make(chan struct{}), turn: make(chan struct{}),
-		told: map[string]transport.AuthStrictness{}, known: map[string]*knowledge{},
+		told: map[processID]transport.AuthStrictness{}, known: map[processID]*knowledge{},
+		transports: cfg.Transports, reloading: make(chan struct{}, 1),
 	}
 	h.starter.SoleParent = cfg.SoleParent
 	h.vault = &vault{cfg: cfg, log: cfg.Logger, changed: h.credentialsChanged}
@@ -111,10 +116,10 @@ func (h *Host) signal() {
 	h.mu.Lock()
 	close(h.turn)
 	h.turn = make(chan struct{})
-	couriers := h.couriers
+	members := slices.Clone(h.members)
 	h.mu.Unlock()
-	for _, c := range couriers {
-		c.call()
+	for _, m := range members {
+		m.courier.call()
 	}
 	select {
 	case h.changed <- struct{}{}:
@@ -147,20 +152,18 @@ func (h *Host) Run(ctx context.Context) (err error) {
 	h.middle.start(ctx, h.app.Run)
 	h.middle.start(ctx, h.router.Run)
 
-	var front group
-	defer front.stop(transport.ErrStopping)
+	defer h.front.stop(transport.ErrStopping)
 	passed, err := h.passedSockets()
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, passed.Close()) }()
-	listeners, err := h.makePlugins(ctx, dir, passed)
 	defer func() {
-		for _, l := range listeners {
-			err = errors.Join(err, l.Close())
+		for _, m := range h.everyMember() {
+			err = errors.Join(err, m.plugin.Listeners().Close())
 		}
 	}()
-	if err != nil {
+	if err := h.makeMembers(ctx, dir, passed); err != nil {
 		return err
 	}
 	if h.terminal != nil {
@@ -177,14 +180,14 @@ func (h *Host) Run(ctx context.Context) (err error) {
 		h.middle.start(ctx, socket.Run)
 	}
 	h.setState(StateStarting)
-	err = h.serve(ctx, &front)
+	err = h.serve(ctx)
 	close(h.served)
 	if h.terminal != nil && err == nil {
 		_ = h.terminal.Flush(ctx) // a user who still reads gets everything; ctx's end is one who does not wait
 	}
 	h.setState(StateDraining)
 	h.drain(ctx)
-	front.stop(transport.ErrStopping)
+	h.front.stop(transport.ErrStopping)
 	h.setState(StateStopped)
 	return err
 }
@@ -206,100 +209,6 @@ func (h *Host) passedSockets() (*supervisor.Sockets, error) {
 		return nil, fmt.Errorf("%w: %w", ErrInvalidConfig, err)
 	}
 	return passed, nil
-}
-
-// makePlugins finds the plugins and binds their sockets, as far as they are not
-// among passed.
-func (h *Host) makePlugins(ctx context.Context, dir string, passed *supervisor.Sockets) (bound []*supervisor.Listeners, err error) {
-	dirs := h.cfg.PluginDirs
-	if len(dirs) == 0 {
-		if dirs, err = defaultPluginDirs(); err != nil {
-			return nil, err
-		}
-	}
-	opts := supervisor.Options{
-		Sessions: sessions{h.router}, Starter: h.starter, RuntimeDir: dir, Logger: h.cfg.Logger,
-		HostCalls:     h.hostCalls,
-		Strictness:    h.strictness,
-		Prepare:       func(ctx context.Context, spec *supervisor.Spec) error { return h.prepare(ctx, dirs, spec) },
-		Check:         h.check,
-		Changed:       func(string) { h.signal() },
-		ProbeInterval: h.cfg.ProbeInterval, ProbeTimeout: h.cfg.ProbeTimeout, Restart: h.cfg.Restart,
-	}
-	var errs []error
-	for _, t := range h.cfg.Transports {
-		if t.Disabled && t.Plugin == terminalPlugin {
-			continue // what the terminal is for is settled at the start
-		}
-		spec := supervisor.Spec{
-			Instance: t.Name, Plugin: t.Plugin, SHA256: t.SHA256, Env: t.Env, Disabled: t.Disabled,
-			Listeners: supervisor.NewListeners(t.Listen, passed), MaxMessageBytes: h.cfg.MaxMessageBytes,
-		}
-		bound = append(bound, spec.Listeners)
-		if !t.Disabled {
-			// What is wrong with these is told before anything runs.
-			err := findPlugin(dirs, &spec)
-			if err == nil {
-				err = spec.Listeners.Bind(ctx)
-			}
-			if err != nil {
-				errs = append(errs, fmt.Errorf("transport %q: %w", t.Name, err))
-				continue
-			}
-		}
-		if t.Plugin == terminalPlugin {
-			h.terminal = supervisor.NewTerminal(h.cfg.Stdin, h.cfg.Stdout, t.Framing, h.cfg.MaxMessageBytes)
-			h.terminalName = t.Name
-			spec.Terminal = h.terminal
-		}
-		p, err := supervisor.New(spec, opts)
-		if err != nil {
-			errs = append(errs, err)
-			continue
-		}
-		h.mu.Lock()
-		h.plugins = append(h.plugins, p)
-		h.couriers = append(h.couriers, newCourier(h, p))
-		h.mu.Unlock()
-	}
-	return bound, errors.Join(errs...)
-}
-
-func findPlugin(dirs []string, spec *supervisor.Spec) error {
-	entry, err := catalog.Find(dirs, spec.Plugin)
-	if err == nil {
-		spec.Path = entry.Path
-	}
-	return err
-}
-
-// prepare makes what the next process of a plugin needs, as far as it is not
-// there: its file, its sockets, what it is granted.
-func (h *Host) prepare(ctx context.Context, dirs []string, spec *supervisor.Spec) error {
-	if spec.Path == "" {
-		if err := findPlugin(dirs, spec); err != nil {
-			return err
-		}
-	}
-	if err := spec.Listeners.Bind(ctx); err != nil {
-		return err
-	}
-	return h.vault.open(h.transport(spec.Instance).Grant, func(run func(context.Context) error) { h.middle.start(ctx, run) })
-}
-
-// transport returns the configuration of an instance.
-func (h *Host) transport(instance string) Transport {
-	i := slices.IndexFunc(h.cfg.Transports, func(t Transport) bool { return t.Name == instance })
-	return h.cfg.Transports[i]
-}
-
-func (h *Host) granted(instance string, g Grant) bool {
-	return slices.Contains(h.transport(instance).Grant, g)
-}
-
-// check makes the configuration of a plugin that has described itself.
-func (h *Host) check(spec supervisor.Spec, d transport.Description) (json.RawMessage, error) {
-	return h.transport(spec.Instance).Config(d)
 }
 
 func defaultPluginDirs() ([]string, error) {
@@ -335,7 +244,8 @@ func (h *Host) drain(ctx context.Context) {
 		}
 	}()
 	var drains sync.WaitGroup
-	for _, p := range h.plugins {
+	for _, m := range h.everyMember() {
+		p := m.plugin
 		drains.Go(func() {
 			if err := p.Drain(ctx); err != nil {
 				h.cfg.Logger.Debug("draining", "transport", p.Status().Instance, "error", err)

@@ -3,11 +3,13 @@ package host
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"sync/atomic"
 
 	"github.com/transporthost/transporthost/host/credentials"
 	"github.com/transporthost/transporthost/host/state"
+	"github.com/transporthost/transporthost/host/supervisor"
 	"github.com/transporthost/transporthost/shared/rpc"
 	"github.com/transporthost/transporthost/shared/transport"
 )
@@ -31,25 +33,48 @@ type knowledge struct {
 	given atomic.Uint64 // generation that it was given last; 0: it has not asked
 }
 
-// hostCalls makes the answers of the next process of an instance, once what it
-// is granted is open.
-func (h *Host) hostCalls(instance string, report func(transport.Status)) rpc.HostCalls {
+// A processID names one process.
+type processID struct {
+	instance    string
+	incarnation int
+}
+
+// hostCalls makes the answers of a process, once what it is granted is open.
+func (h *Host) hostCalls(spec supervisor.Spec, incarnation int, report func(transport.Status)) rpc.HostCalls {
 	c := hostCalls{report: report}
-	grants := h.transport(instance).Grant
+	grants := originOf(spec).Grant
 	if account, err := h.vault.credentials(); err == nil && slices.Contains(grants, GrantCredentials) {
 		c.account, c.ladder = account, account.NewLadder()
 	}
 	if slices.Contains(grants, GrantState) {
-		c.bucket = h.vault.bucket(instance)
+		c.bucket = h.vault.bucket(spec.Instance)
 	}
 	if slices.Contains(grants, GrantClientName) {
 		c.name = h.clientName
 	}
+	id := processID{spec.Instance, incarnation}
+	present := h.incarnation(spec.Instance)
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	c.known = &knowledge{base: h.change.Generation}
-	h.known[instance] = c.known
+	// Only the one that is there, and the one that this one is to be, count.
+	other := func(have processID) bool {
+		return have.instance == id.instance && have.incarnation != present && have != id
+	}
+	maps.DeleteFunc(h.known, func(have processID, _ *knowledge) bool { return other(have) })
+	maps.DeleteFunc(h.told, func(have processID, _ transport.AuthStrictness) bool { return other(have) })
+	h.known[id] = c.known
 	return c
+}
+
+// incarnation returns the number of the present process of an instance.
+func (h *Host) incarnation(instance string) int {
+	for _, p := range h.supervised() {
+		if s := p.Status(); s.Instance == instance {
+			return s.Incarnation
+		}
+	}
+	return 0
 }
 
 func notGranted(what string) error {

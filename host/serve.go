@@ -20,12 +20,11 @@ func (e *RefusalError) Error() string { return fmt.Sprintf("transport %q: %v", e
 func (e *RefusalError) Unwrap() error { return e.Err }
 
 // serve runs the plugins until there is a reason to end.
-func (h *Host) serve(ctx context.Context, front *group) error {
-	for _, c := range h.couriers {
-		front.start(ctx, c.run)
-	}
-	for _, p := range h.plugins {
-		front.start(ctx, p.Run)
+func (h *Host) serve(ctx context.Context) error {
+	for _, m := range h.everyMember() {
+		if err := h.run(ctx, m); err != nil {
+			return err
+		}
 	}
 	told := false
 	for {
@@ -67,7 +66,7 @@ type tally struct {
 
 func (h *Host) count() tally {
 	var n tally
-	for _, p := range h.plugins {
+	for _, p := range h.supervised() {
 		s := p.Status()
 		switch {
 		case up(s):
@@ -124,7 +123,7 @@ func (h *Host) deserted() (bool, error) {
 		return false, nil
 	}
 	var failure error
-	for _, p := range h.plugins {
+	for _, p := range h.supervised() {
 		s := p.Status()
 		switch {
 		case s.Plugin == terminalPlugin:

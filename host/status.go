@@ -69,9 +69,9 @@ func (h *Host) Status() Status {
 
 // pluginStatus is that of all transports, those that have no process too.
 func (h *Host) pluginStatus() []supervisor.Status {
-	plugins := h.supervised()
-	all := make([]supervisor.Status, 0, len(h.cfg.Transports))
-	for _, t := range h.cfg.Transports {
+	transports, members := h.configured(), h.everyMember()
+	all := make([]supervisor.Status, 0, len(transports))
+	for _, t := range transports {
 		if t.Disabled && t.Plugin == terminalPlugin {
 			all = append(all, supervisor.Status{
 				Instance: t.Name, Plugin: t.Plugin, State: supervisor.Disabled, Since: h.since,
@@ -79,10 +79,15 @@ func (h *Host) pluginStatus() []supervisor.Status {
 			})
 			continue
 		}
-		for _, p := range plugins {
-			if s := p.Status(); s.Instance == t.Name {
+		for _, m := range members {
+			if s := m.plugin.Status(); s.Instance == t.Name && !h.isLeaving(m) {
 				all = append(all, s)
 			}
+		}
+	}
+	for _, m := range members {
+		if h.isLeaving(m) {
+			all = append(all, m.plugin.Status())
 		}
 	}
 	return all
@@ -105,7 +110,9 @@ func (h *Host) tellChange() {
 }
 
 // RestartPlugin replaces the process of a transport instance, also of one that
-// has failed, and returns when the new one is ready, or with why it is not.
+// has failed, and returns when the new one is ready, or with why it is not. The
+// process of one that is ready serves until the new one can, and goes on if that
+// cannot be.
 func (h *Host) RestartPlugin(ctx context.Context, instance string) error {
 	p, err := h.find(instance)
 	if err != nil {
@@ -134,7 +141,7 @@ func (h *Host) find(instance string) (*supervisor.Plugin, error) {
 		}
 	}
 	var names []string
-	for _, t := range h.cfg.Transports {
+	for _, t := range h.configured() {
 		if t.Name == instance {
 			return nil, fmt.Errorf("transport %q is %w, and the terminal is given away at the start only", instance, supervisor.ErrDisabled)
 		}
@@ -189,7 +196,7 @@ func (h *Host) Serving() bool {
 		return false
 	}
 	for _, p := range s.Plugins {
-		if p.State == supervisor.Ready {
+		if p.Serves() {
 			return true
 		}
 	}

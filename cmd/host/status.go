@@ -92,6 +92,12 @@ func printStatus(io streams, s host.Status) error {
 		if p.Cause != "" {
 			fmt.Fprintf(w, "\t\tcause: %s\n", p.Cause)
 		}
+		if p.Successor != nil {
+			fmt.Fprintf(w, "\t\tsuccessor: pid %d, being started since %s\n", p.Successor.PID, p.Successor.Since.Format(time.TimeOnly))
+		}
+		for _, r := range p.Retiring {
+			fmt.Fprintf(w, "\t\tretiring: pid %d, %d connections, until %s\n", r.PID, r.Connections, r.Until.Format(time.TimeOnly))
+		}
 		if p.NextAttempt != nil {
 			fmt.Fprintf(w, "\t\tnext attempt: %s\n", p.NextAttempt.Format(time.TimeOnly))
 		}

@@ -135,18 +135,19 @@ func (p *parser) notEmpty(v values, name string) {
 
 func (p *parser) limits(b *hclsyntax.Block) Limits {
 	v := p.values(b, map[string]transport.ConfigType{
-		"max_message_bytes": transport.TypeNumber, "max_connections": transport.TypeNumber, "slow_after": transport.TypeDuration, "drain_timeout": transport.TypeDuration,
+		"max_message_bytes": transport.TypeNumber, "max_connections": transport.TypeNumber, "slow_after": transport.TypeDuration, "drain_timeout": transport.TypeDuration, "retire_timeout": transport.TypeDuration,
 	})
 	l := Limits{
 		MaxMessageBytes: v.number("max_message_bytes"), MaxConnections: v.number("max_connections"),
 		SlowAfter: v.duration("slow_after"), DrainTimeout: v.duration("drain_timeout"),
+		RetireTimeout: v.duration("retire_timeout"),
 	}
 	for _, name := range []string{"max_message_bytes", "max_connections"} {
 		if k, ok := v[name]; ok && v.number(name) < 1 {
 			p.complain(k.at, "", "%s is %d, want 1 or more", name, v.number(name))
 		}
 	}
-	for _, name := range []string{"slow_after", "drain_timeout"} {
+	for _, name := range []string{"slow_after", "drain_timeout", "retire_timeout"} {
 		if k, ok := v[name]; ok && v.duration(name) <= 0 {
 			p.complain(k.at, "", "%s is %v, want more than 0", name, v.duration(name))
 		}

@@ -85,6 +85,7 @@ type Limits struct {
 	MaxConnections  int
 	SlowAfter       time.Duration
 	DrainTimeout    time.Duration
+	RetireTimeout   time.Duration
 }
 
 // Transport is a block "transport". The plugin's own keys are checked by

@@ -251,3 +251,24 @@ func (a *Attachment) Detach(reason transport.CloseReason, resume bool) {
 		w.end(reason)
 	}
 }
+
+// Connections is how many the process carries now.
+func (a *Attachment) Connections() int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return len(a.rows)
+}
+
+// CloseAll closes the connections of the process, each after what is queued on
+// it. It does not wait for the process to confirm that.
+func (a *Attachment) CloseAll(reason transport.CloseReason) {
+	a.mu.Lock()
+	rows := make([]*row, 0, len(a.rows))
+	for _, w := range a.rows {
+		rows = append(rows, w)
+	}
+	a.mu.Unlock()
+	for _, w := range rows {
+		w.Close(reason)
+	}
+}

@@ -12,7 +12,7 @@ import (
 // disables.
 var ErrDisabled = errors.New("disabled by the configuration")
 
-func (p *Plugin) enableRemedy() string { return "transporthost remote enable " + p.spec.Instance }
+func (p *Plugin) enableRemedy() string { return "transporthost remote enable " + p.instance }
 
 // sleep returns when the plugin is to have a process: at once, unless the
 // configuration disables it.
@@ -23,6 +23,11 @@ func (p *Plugin) sleep(ctx context.Context) ([]restartRequest, error) {
 	for asleep {
 		select {
 		case r := <-p.restarts:
+			if r.spec != nil { // for when it is enabled
+				p.adopt(r.spec)
+				r.done <- nil
+				continue
+			}
 			if !r.enable {
 				r.done <- fmt.Errorf("%w; enable it with: %s", ErrDisabled, p.enableRemedy())
 				continue

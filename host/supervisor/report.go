@@ -21,11 +21,23 @@ const (
 // stateDisabled is what a plugin reports that is switched off, whoever did it.
 const stateDisabled = "disabled"
 
-// reported takes what the plugin says of itself.
-func (p *Plugin) reported(r transport.Status) {
+// reported takes what a process says of itself. What one says that is not the
+// plugin's present one is kept for when it is.
+func (in *incarnation) reported(r transport.Status) {
+	p := in.plugin
 	r = presentable(r)
+	p.mu.Lock()
+	in.report = &r
+	present := p.current == in
+	p.mu.Unlock()
+	if !present {
+		return
+	}
 	p.update(func(s *Status) {
-		s.Reported = &r
+		if p.current != in { // replaced meanwhile
+			return
+		}
+		s.Reported = in.report
 		if p.link != nil { // before, start looks at it
 			p.appearLocked(s)
 		}

@@ -38,7 +38,7 @@ func doom(policy backoff.Policy, seed uint64) (*doomed, error) {
 	var err error
 	d.Plugin, err = New(Spec{Instance: "test", Plugin: "test"}, Options{
 		Sessions: &sessions{}, Starter: childproc.NewStarter(), RuntimeDir: "unused", Restart: policy,
-		HostCalls: func(string, func(transport.Status)) rpc.HostCalls { return nil },
+		HostCalls: func(Spec, int, func(transport.Status)) rpc.HostCalls { return nil },
 		Random:    rand.New(rand.NewPCG(seed, 1)),
 		Prepare: func(context.Context, *Spec) error {
 			d.attempts = append(d.attempts, time.Now())

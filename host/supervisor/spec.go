@@ -37,6 +37,10 @@ type Spec struct {
 	Terminal *Terminal
 
 	MaxMessageBytes int
+
+	// Origin is the caller's own, for the functions of [Options]: what of its
+	// configuration this spec was made of.
+	Origin any
 }
 
 // An Attachment takes the events of one process; see package router.
@@ -48,6 +52,10 @@ type Attachment interface {
 	// Delivered says that the terminal got so many messages from the process,
 	// whatever that has acknowledged: all of its one connection, in order.
 	Delivered(messages int)
+	// Connections is how many the process carries now.
+	Connections() int
+	// CloseAll closes them, each after what is queued on it. It does not wait.
+	CloseAll(reason transport.CloseReason)
 	// Detach says that the process is gone.
 	Detach(reason transport.CloseReason, resume bool)
 }
@@ -65,6 +73,9 @@ const (
 	DefaultProbeTimeout  = 15 * time.Second // three probes: a busy machine is not a dead plugin
 	DefaultLaunchTimeout = 20 * time.Second // a cold start on a loaded machine
 	DefaultDrainTimeout  = 1 * time.Second
+	// DefaultRetireTimeout is longer than most requests take, and short enough
+	// for a person who replaced a plugin to see the end of the old one.
+	DefaultRetireTimeout = 30 * time.Second
 )
 
 // The stop ladder: 1 s to drain, 1 s to stop, then these; 5 s in all.
@@ -79,13 +90,13 @@ const (
 type Options struct {
 	Sessions   Sessions
 	Starter    *childproc.Starter
-	HostCalls  func(instance string, report func(transport.Status)) rpc.HostCalls
+	HostCalls  func(spec Spec, incarnation int, report func(transport.Status)) rpc.HostCalls
 	RuntimeDir string       // private to this host; short, for socket paths
 	Logger     hclog.Logger // nil: discard
 
-	// Strictness is asked at every start, between Describe and Start, and may
+	// Strictness is asked for every process, between Describe and Start, and may
 	// wait until ctx ends; nil: always [transport.AllowRecoverable].
-	Strictness func(ctx context.Context, instance string, locality transport.Locality) transport.AuthStrictness
+	Strictness func(ctx context.Context, instance string, incarnation int, locality transport.Locality) transport.AuthStrictness
 	// Check looks at what a plugin says of itself, and makes the configuration
 	// that it gets. An error is final. nil: Spec.Config is used as it is.
 	Check func(spec Spec, d transport.Description) (json.RawMessage, error)
@@ -100,6 +111,7 @@ type Options struct {
 	ProbeTimeout  time.Duration
 	LaunchTimeout time.Duration
 	DrainTimeout  time.Duration
+	RetireTimeout time.Duration // that the open connections of a replaced process get
 	Restart       backoff.Policy
 	Random        *rand.Rand // of the restart's jitter; nil: seeded by the system
 }
@@ -126,7 +138,7 @@ func (o Options) withDefaults() (Options, error) {
 		o.Logger = hclog.NewNullLogger()
 	}
 	if o.Strictness == nil {
-		o.Strictness = func(context.Context, string, transport.Locality) transport.AuthStrictness {
+		o.Strictness = func(context.Context, string, int, transport.Locality) transport.AuthStrictness {
 			return transport.AllowRecoverable
 		}
 	}
@@ -143,6 +155,7 @@ func (o Options) withDefaults() (Options, error) {
 	o.ProbeTimeout = cmp.Or(o.ProbeTimeout, DefaultProbeTimeout)
 	o.LaunchTimeout = cmp.Or(o.LaunchTimeout, DefaultLaunchTimeout)
 	o.DrainTimeout = cmp.Or(o.DrainTimeout, DefaultDrainTimeout)
+	o.RetireTimeout = cmp.Or(o.RetireTimeout, DefaultRetireTimeout)
 	if o.Restart == (backoff.Policy{}) {
 		o.Restart = backoff.Default()
 	}

@@ -3,7 +3,6 @@ package supervisor
 import (
 	"context"
 	"fmt"
-	"os"
 	"strconv"
 	"strings"
 	"time"
@@ -11,67 +10,102 @@ import (
 	"github.com/transporthost/transporthost/shared/transport"
 )
 
-// start introduces host and process to each other. late says that the process
-// was told of Enabled what is no longer wanted.
-func (p *Plugin) start(ctx context.Context, n int, proc *process, listening []*os.File, attachment Attachment) (late bool, err error) {
+// describe asks a process who it is, and makes what it is started with. It may
+// wait until ctx ends: how strict a remote plugin is to be depends on others.
+func (in *incarnation) describe(ctx context.Context) error {
 	// A process that dies meanwhile ends the calls: gRPC sees it at once.
 	c, cancel := context.WithTimeout(ctx, transport.DescribeTimeout)
 	defer cancel()
-	d, err := proc.link.Describe(c)
+	d, err := in.proc.link.Describe(c)
 	if err != nil {
-		return false, proc.whyGone(fmt.Errorf("describing plugin %q: %w", p.spec.Plugin, err))
+		return in.proc.whyGone(fmt.Errorf("describing plugin %q: %w", in.spec.Plugin, err))
 	}
-	config, err := p.opts.Check(p.spec, d)
-	if err != nil {
-		return false, fmt.Errorf("%w: %w", transport.ErrInvalidConfig, err)
+	in.description = d
+	if in.config, err = in.plugin.opts.Check(in.spec, d); err != nil {
+		return fmt.Errorf("%w: %w", transport.ErrInvalidConfig, err)
 	}
-	p.mu.Lock()
-	p.caps, p.known = d.Capabilities, true
-	p.mu.Unlock()
-	p.update(func(s *Status) {
-		s.Version, s.Locality, s.Capabilities = d.Version, d.Locality.String(), d.Capabilities.Names()
-	})
+	return nil
+}
+
+// start introduces host and process to each other: when it returns nil, peers
+// can reach the transport.
+func (in *incarnation) start(ctx context.Context) error {
+	p := in.plugin
 	params := transport.StartParams{
-		Instance: p.spec.Instance, Incarnation: n, Config: config,
-		AuthStrictness: p.opts.Strictness(ctx, p.spec.Instance, d.Locality), MaxMessageBytes: p.spec.MaxMessageBytes,
+		Instance: p.instance, Incarnation: in.n, Config: in.config,
+		AuthStrictness: in.strictness, MaxMessageBytes: in.spec.MaxMessageBytes,
 	}
 	p.mu.Lock()
-	params.Enabled = p.enabled
+	in.toldEnabled = p.enabled
 	p.mu.Unlock()
-	if d.Capabilities.Resume {
-		params.Resume = p.opts.Sessions.Resumable(p.spec.Instance)
+	params.Enabled = in.toldEnabled
+	if in.description.Capabilities.Resume {
+		params.Resume = p.opts.Sessions.Resumable(p.instance)
 	}
 	fd := 3 // the first of ExtraFiles
-	for i := range listening {
+	for i := range in.listening {
 		params.Inherited = append(params.Inherited, transport.Inherited{
-			Name: "listen:" + strconv.Itoa(i), FD: fd, URL: p.spec.Listeners.URLs()[i],
+			Name: "listen:" + strconv.Itoa(i), FD: fd, URL: in.spec.Listeners.URLs()[i],
 		})
 		fd++
 	}
-	if p.spec.Terminal != nil {
+	if in.pipes != nil {
 		params.Inherited = append(params.Inherited,
 			transport.Inherited{Name: "stdin", FD: fd}, transport.Inherited{Name: "stdout", FD: fd + 1})
+		in.pipes.start(ctx)
 	}
-	c, cancelStart := context.WithTimeout(ctx, transport.StartTimeout)
-	defer cancelStart()
-	result, err := proc.link.Start(c, params)
+	c, cancel := context.WithTimeout(ctx, transport.StartTimeout)
+	defer cancel()
+	result, err := in.proc.link.Start(c, params)
 	if err != nil {
 		if refused(err) {
-			return false, inItsWords(err)
+			return inItsWords(err)
 		}
-		return false, proc.whyGone(fmt.Errorf("starting plugin %q: %w", p.spec.Plugin, err))
+		return in.proc.whyGone(fmt.Errorf("starting plugin %q: %w", in.spec.Plugin, err))
 	}
-	attachment.Started(result.Adopted)
+	in.attachment.Started(result.Adopted)
+	in.addresses = result.Addresses
+	in.started = true
+	in.readySince = time.Now()
+	in.watching.Go(func() { in.watch(in.life) })
+	return nil
+}
+
+// crown makes in, which has been started, the process that the status is about
+// and that is told things. cause is why it is there; empty: what is known
+// already.
+func (p *Plugin) crown(in *incarnation, cause string) {
 	// Before the state: who sees that it is ready can tell it something.
 	p.mu.Lock()
-	p.link = proc.link
-	late = p.enabled != params.Enabled
+	p.current, p.link = in, in.proc.link
+	p.caps, p.known = in.description.Capabilities, true
+	late := p.enabled != in.toldEnabled
 	p.mu.Unlock()
 	p.update(func(s *Status) {
-		s.Addresses, s.Remedy = result.Addresses, ""
+		if s.Incarnation != in.n { // else that has been said when it was started
+			s.Restarts++
+			s.Since, s.Reported = in.readySince, in.report
+		}
+		in.show(s)
+		s.Successor = nil
+		if cause != "" {
+			s.Cause = cause
+		}
+		s.Addresses, s.Remedy = in.addresses, ""
 		p.appearLocked(s)
 	})
-	return late, nil
+	if late {
+		in.telling.Go(func() { p.tellEnabledAgain(in.life) })
+	}
+}
+
+// show makes s the status of in.
+func (in *incarnation) show(s *Status) {
+	d := in.description
+	s.Incarnation, s.PID, s.Path = in.n, in.proc.runner.pid(), in.spec.Path
+	if d.Name != "" {
+		s.Version, s.Locality, s.Capabilities = d.Version, d.Locality.String(), d.Capabilities.Names()
+	}
 }
 
 // A refusal is an error in the plugin's own words: they are the host's last

@@ -39,13 +39,42 @@ type Status struct {
 	Remedy       string            `json:"remedy,omitempty"` // what a person can do
 	NextAttempt  *time.Time        `json:"next_attempt,omitempty"`
 	Reported     *transport.Status `json:"reported,omitempty"` // by the plugin itself
+	Successor    *Successor        `json:"successor,omitempty"`
+	Retiring     []Retiring        `json:"retiring,omitempty"` // oldest first
+}
+
+// A Successor is a process that is being started to replace the present one.
+type Successor struct {
+	Incarnation int       `json:"incarnation"`
+	PID         int       `json:"pid,omitempty"` // 0: not launched yet
+	Since       time.Time `json:"since"`
+}
+
+// A Retiring is a process that has been replaced, and whose connections have not
+// ended. It accepts nothing new.
+type Retiring struct {
+	Incarnation int       `json:"incarnation"`
+	PID         int       `json:"pid"`
+	Connections int       `json:"connections"`
+	Since       time.Time `json:"since"`
+	Until       time.Time `json:"until"` // then those that remain are closed
+}
+
+// Serves reports whether peers can reach the transport, or will as soon as a
+// replacement that is under way has been made.
+func (s Status) Serves() bool {
+	return s.State == Ready || s.Successor != nil && s.State == Starting
 }
 
 // Status returns what is known now. It does not wait for the plugin.
 func (p *Plugin) Status() Status {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.status
+	s := p.status
+	for _, in := range p.retiring {
+		s.Retiring = append(s.Retiring, in.retiringStatus())
+	}
+	return s
 }
 
 // update changes the status, and logs a change of it, once: of the state, of
@@ -86,7 +115,7 @@ func (p *Plugin) update(change func(*Status)) {
 	default:
 		p.log.Info("plugin", args...)
 	}
-	p.opts.Changed(p.spec.Instance)
+	p.opts.Changed(p.instance)
 }
 
 func reportedState(s Status) string {

@@ -2,9 +2,9 @@ package supervisor
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
 	"sync"
 	"time"
 
@@ -16,10 +16,11 @@ import (
 	"github.com/transporthost/transporthost/shared/transport"
 )
 
-// A Plugin is one plugin instance: a series of processes, one at a time. Its
-// methods may be called from any goroutine.
+// A Plugin is one plugin instance: a series of processes, one at a time but for
+// the moments of a replacement, and for those that retire. Its methods may be
+// called from any goroutine.
 type Plugin struct {
-	spec     Spec
+	instance string
 	opts     Options
 	log      hclog.Logger
 	restarts chan restartRequest
@@ -27,23 +28,28 @@ type Plugin struct {
 	ended    chan struct{} // closed when Run returns
 	turn     chan struct{} // one slot, full while somebody switches it on or off
 
-	mu      sync.Mutex // guards what follows
-	status  Status
-	link    *rpc.Link // of the ready process; nil while there is none
-	caps    transport.Capabilities
-	known   bool  // caps are: some process has described itself
-	enabled bool  // what a person wants, and every process is told
-	asleep  bool  // disabled by the configuration, and never enabled: no process
-	noted   bool  // the cause is a note of a plugin that is ready
-	refusal error // why it is failed, if the plugin itself refused
+	last       int            // of Run: number of the latest incarnation
+	retirement sync.WaitGroup // of Run: processes that retire
+
+	mu       sync.Mutex // guards what follows
+	spec     Spec       // of the next process
+	status   Status
+	current  *incarnation // the process that the status is about; nil while there is none
+	link     *rpc.Link    // of the ready process; nil while there is none
+	caps     transport.Capabilities
+	known    bool           // caps are: some process has described itself
+	enabled  bool           // what a person wants, and every process is told
+	asleep   bool           // disabled by the configuration, and never enabled: no process
+	noted    bool           // the cause is a note of a plugin that is ready
+	refusal  error          // why it is failed, if the plugin itself refused
+	retiring []*incarnation // oldest first
 }
 
 type restartRequest struct {
 	done   chan error
-	enable bool // also wakes a plugin that the configuration disables
+	enable bool  // also wakes a plugin that the configuration disables
+	spec   *Spec // of the processes from now on; nil: as before
 }
-
-var errRestartRequested = errors.New("restart requested")
 
 // New makes a plugin instance; no process runs before Run.
 func New(spec Spec, opts Options) (*Plugin, error) {
@@ -52,7 +58,7 @@ func New(spec Spec, opts Options) (*Plugin, error) {
 		return nil, fmt.Errorf("supervising %q: %w", spec.Instance, err)
 	}
 	p := &Plugin{
-		spec: spec, opts: opts, log: opts.Logger.Named(spec.Instance),
+		instance: spec.Instance, spec: spec, opts: opts, log: opts.Logger.Named(spec.Instance),
 		restarts: make(chan restartRequest), revived: make(chan struct{}, 1), ended: make(chan struct{}), turn: make(chan struct{}, 1),
 		enabled: !spec.Disabled, asleep: spec.Disabled,
 		status: Status{Instance: spec.Instance, Plugin: spec.Plugin, Path: spec.Path, State: Stopped, Since: time.Now()},
@@ -78,33 +84,20 @@ func (p *Plugin) Run(ctx context.Context) error {
 		}
 		waiting = nil
 	}
-	for incarnation := 1; ; incarnation++ {
-		p.update(func(s *Status) {
-			s.State, s.Incarnation, s.NextAttempt, s.Remedy = Starting, incarnation, nil, ""
-			s.PID, s.Addresses, s.Reported = 0, nil, nil
-			if incarnation > 1 {
-				s.Restarts++
-			}
-		})
-		var readySince time.Time
-		request, err := p.incarnation(ctx, incarnation, func() {
-			readySince = time.Now()
+	for {
+		in, err := p.begin(ctx, p.specNow())
+		if err == nil {
 			answer(nil)
-		})
+			in, err = p.reign(ctx, in, b)
+		}
 		if ctx.Err() != nil {
 			answer(transport.ErrStopping)
 			return p.stopped(ctx)
 		}
 		answer(err)
-		if errors.Is(err, errRestartRequested) {
-			b.Reset()
-			waiting = append(waiting, request)
-			p.update(func(s *Status) { s.Cause, s.Remedy = "restarted by a person", "" })
-			continue
-		}
 		var uptime time.Duration
-		if !readySince.IsZero() {
-			uptime = time.Since(readySince)
+		if in != nil {
+			uptime = time.Since(in.readySince)
 			if hung, ok := errors.AsType[*hangError](err); ok {
 				uptime -= hung.silent // it was not well in that time
 			}
@@ -127,13 +120,35 @@ func (p *Plugin) Run(ctx context.Context) error {
 		if again {
 			b.Reset()
 		}
+		for _, r := range requests {
+			p.adopt(r.spec)
+		}
 		waiting = append(waiting, requests...)
 	}
 }
 
+// specNow returns what the next process is made of.
+func (p *Plugin) specNow() Spec {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.spec
+}
+
+// adopt makes spec, unless it is nil, what the processes are made of.
+func (p *Plugin) adopt(spec *Spec) {
+	if spec == nil {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.spec = *spec
+	p.status.Plugin, p.status.Path = spec.Plugin, spec.Path
+}
+
 // stopped is the end of Run.
 func (p *Plugin) stopped(ctx context.Context) error {
-	p.opts.Sessions.Abandon(p.spec.Instance, transport.CloseReason{Code: transport.CloseGoingAway})
+	p.retirement.Wait()
+	p.opts.Sessions.Abandon(p.instance, transport.CloseReason{Code: transport.CloseGoingAway})
 	p.update(func(s *Status) { s.State, s.PID, s.Addresses, s.NextAttempt = Stopped, 0, nil, nil })
 	return context.Cause(ctx)
 }
@@ -156,11 +171,11 @@ func (p *Plugin) pause(ctx context.Context, cause error, wait time.Duration, giv
 		default:
 		}
 		revived = p.revived
-		p.opts.Sessions.Abandon(p.spec.Instance, transport.Because(transport.ClosePluginLost, "plugin %q failed: %v", p.spec.Instance, cause))
+		p.opts.Sessions.Abandon(p.instance, transport.Because(transport.ClosePluginLost, "plugin %q failed: %v", p.instance, cause))
 		p.update(func(s *Status) {
 			s.State, s.PID, s.Addresses = Failed, 0, nil
 			s.Cause = cause.Error()
-			s.Remedy = fmt.Sprintf("mend the cause, then: transporthost plugins restart %s", p.spec.Instance)
+			s.Remedy = fmt.Sprintf("mend the cause, then: transporthost plugins restart %s", p.instance)
 		})
 	} else {
 		t := time.NewTimer(wait)
@@ -184,9 +199,43 @@ func (p *Plugin) pause(ctx context.Context, cause error, wait time.Duration, giv
 }
 
 // Restart replaces the process, also of a failed plugin, and returns when the
-// new one is ready, or with why it is not.
+// new one is ready, or with why it is not. The process of a plugin that is ready
+// serves until its successor can: if that cannot be launched, or refuses, the
+// old one goes on.
 func (p *Plugin) Restart(ctx context.Context) error {
 	return p.ask(ctx, restartRequest{})
+}
+
+// Replace is Restart with another spec, of the same instance, which holds for
+// the successors too. An error of a plugin that was ready means that the old
+// spec stays. A plugin that is disabled and has no process gets none.
+func (p *Plugin) Replace(ctx context.Context, spec Spec) error {
+	return p.ask(ctx, restartRequest{spec: &spec})
+}
+
+// Listeners returns the sockets that the next process gets.
+func (p *Plugin) Listeners() *Listeners {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.spec.Listeners
+}
+
+// A Presence is what the ready process of a plugin was started from.
+type Presence struct {
+	Description transport.Description
+	Config      json.RawMessage // that it was given
+	Changed     bool            // its file is another one now, or not there
+}
+
+// Presence returns what is known of the ready process; false if there is none.
+func (p *Plugin) Presence() (Presence, bool) {
+	p.mu.Lock()
+	in, ready := p.current, p.link != nil
+	p.mu.Unlock()
+	if !ready || in == nil {
+		return Presence{}, false
+	}
+	return Presence{Description: in.description, Config: in.config, Changed: in.stamp.changed(in.spec.Path)}, true
 }
 
 // ask brings r to Run, and returns the answer.
@@ -229,150 +278,4 @@ func (p *Plugin) Refusal() error {
 		return nil
 	}
 	return p.refusal
-}
-
-// incarnation runs one process from launch to end. It returns why that ended;
-// with errRestartRequested comes the request.
-func (p *Plugin) incarnation(ctx context.Context, n int, ready func()) (restartRequest, error) {
-	if ctx.Err() != nil {
-		return restartRequest{}, context.Cause(ctx)
-	}
-	spec := p.spec
-	if err := p.opts.Prepare(ctx, &spec); err != nil {
-		return restartRequest{}, err
-	}
-	p.update(func(s *Status) { s.Path = spec.Path })
-	listening, err := spec.Listeners.files()
-	if err != nil {
-		return restartRequest{}, err
-	}
-	files := listening
-	var pipes *terminalPipes
-	if p.spec.Terminal != nil {
-		if pipes, err = p.spec.Terminal.connect(ctx); err != nil {
-			closeAll(listening)
-			return restartRequest{}, err
-		}
-		defer pipes.disconnect()
-		files = append(files, pipes.stdin, pipes.stdout)
-	}
-	proc, err := launch(ctx, spec, p.opts, p.log, files)
-	closeAll(listening)
-	if pipes != nil {
-		pipes.given()
-	}
-	if err != nil {
-		return restartRequest{}, fmt.Errorf("launching plugin %q: %w", p.spec.Plugin, err)
-	}
-	defer proc.release()
-	p.update(func(s *Status) { s.PID = proc.runner.pid() })
-
-	attachment := p.opts.Sessions.Attach(p.spec.Instance, n, proc.link)
-	linkCtx, cutLink := context.WithCancel(context.WithoutCancel(ctx))
-	linkEnd := make(chan error, 1)
-	go func() {
-		linkEnd <- proc.link.Run(linkCtx, attachment, p.opts.HostCalls(p.spec.Instance, p.reported))
-	}()
-
-	request, err := p.live(ctx, n, proc, attachment, listening, linkEnd, ready)
-
-	p.mu.Lock()
-	p.link = nil
-	p.mu.Unlock()
-	stopping := ctx.Err() != nil || errors.Is(err, errRestartRequested)
-	if stopping {
-		p.update(func(s *Status) { s.State = Stopping })
-		if report := proc.end(ctx, p.opts.DrainTimeout, p.caps); report != "" {
-			p.log.Warn("the plugin did not stop when asked", "incarnation", n, "outcome", report)
-		}
-	}
-	_ = proc.runner.Kill(ctx)
-	cutLink()
-	<-linkEnd
-	if pipes != nil {
-		// What has reached the user counts, also if the process died before it
-		// could say so: the next one must not say it again.
-		attachment.Delivered(pipes.disconnect())
-	}
-	reason := transport.CloseReason{Code: transport.CloseGoingAway, Text: "the transport is stopping"}
-	if !stopping {
-		reason = transport.Because(transport.ClosePluginLost, "plugin %q: %v", p.spec.Instance, err)
-	}
-	attachment.Detach(reason, ctx.Err() == nil)
-	return request, err
-}
-
-// live takes a process from its handshake through its life. It returns why
-// that should end, or has ended.
-func (p *Plugin) live(ctx context.Context, n int, proc *process, attachment Attachment, listening []*os.File, linkEnd chan error, ready func()) (restartRequest, error) {
-	late, err := p.start(ctx, n, proc, listening, attachment)
-	if err != nil {
-		return restartRequest{}, err
-	}
-	ready()
-	ctx, cancel := context.WithCancelCause(ctx)
-	var telling sync.WaitGroup
-	defer telling.Wait()
-	defer cancel(errProcessEnded)
-	if late {
-		telling.Go(func() { p.tellEnabledAgain(ctx) })
-	}
-	return p.watch(ctx, proc, linkEnd)
-}
-
-// errProcessEnded ends what is still being told to a process.
-var errProcessEnded = errors.New("the process has ended")
-
-// watch returns when the process is gone, hangs, or should be ended.
-func (p *Plugin) watch(ctx context.Context, proc *process, linkEnd chan error) (restartRequest, error) {
-	tick := time.NewTicker(p.opts.ProbeInterval)
-	defer tick.Stop()
-	probeCtx, cancel := context.WithCancel(ctx)
-	var probes sync.WaitGroup
-	defer probes.Wait()
-	defer cancel()
-	probed := make(chan error, 1)
-	probing := false
-	answered := time.Now()
-	for {
-		select {
-		case <-ctx.Done():
-			return restartRequest{}, context.Cause(ctx)
-		case r := <-p.restarts:
-			return r, errRestartRequested
-		case <-proc.runner.exited:
-			if err := proc.runner.exitError(); err != nil {
-				return restartRequest{}, err
-			}
-			return restartRequest{}, errors.New("exited with status 0")
-		case err := <-linkEnd:
-			linkEnd <- err // for whoever waits for the link's end
-			return restartRequest{}, proc.whyGone(err)
-		case err := <-probed:
-			if probing = false; err == nil {
-				answered = time.Now()
-			} else {
-				p.log.Debug("probing", "error", err)
-			}
-		case <-tick.C:
-			if silent := time.Since(answered); silent > p.opts.ProbeTimeout {
-				return restartRequest{}, &hangError{silent}
-			}
-			if !probing {
-				probing = true
-				probes.Go(func() {
-					c, cancel := context.WithTimeout(probeCtx, p.opts.ProbeTimeout)
-					defer cancel()
-					probed <- proc.link.Probe(c)
-				})
-			}
-		}
-	}
-}
-
-// A hangError says that a process lives and does not answer.
-type hangError struct{ silent time.Duration }
-
-func (e *hangError) Error() string {
-	return fmt.Sprintf("hangs: no answer to a probe for %v", e.silent.Round(100*time.Millisecond))
 }

@@ -126,6 +126,8 @@ func reports() []transport.Status {
 
 func actAsPlugin(b string) int {
 	switch b {
+	case "listens", "listens once its gate is open":
+		return pluginsdk.Main(&listeningPlugin{behaviour: b})
 	case "prints rubbish":
 		fmt.Println("hello, I am a web server")
 		select {}
@@ -139,24 +141,57 @@ func actAsPlugin(b string) int {
 	return pluginsdk.Main(testPlugin{b})
 }
 
-// sessions is the router's part, as far as a test without peers needs it.
+// sessions is the router's part, as far as these tests need it.
 type sessions struct {
 	mu      sync.Mutex
 	reasons []transport.CloseReason
 }
 
-func (s *sessions) Attach(string, int, *rpc.Link) Attachment { return &attachment{s: s} }
-func (s *sessions) Resumable(string) []transport.Resume      { return nil }
-func (s *sessions) Abandon(string, transport.CloseReason)    {}
+func (s *sessions) Attach(_ string, _ int, l *rpc.Link) Attachment {
+	return &attachment{s: s, link: l, conns: map[transport.ConnID]bool{}}
+}
+func (s *sessions) Resumable(string) []transport.Resume   { return nil }
+func (s *sessions) Abandon(string, transport.CloseReason) {}
 
 type attachment struct {
 	rpc.Events
-	s *sessions
+	s    *sessions
+	link *rpc.Link
+
+	mu    sync.Mutex
+	conns map[transport.ConnID]bool
 }
 
 func (a *attachment) EndBatch()                  {}
 func (a *attachment) Started([]transport.ConnID) {}
 func (a *attachment) Delivered(int)              {}
+
+func (a *attachment) Opened(conn transport.ConnID, _ transport.Opened) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.conns[conn] = true
+}
+
+func (a *attachment) Closed(conn transport.ConnID, _ transport.CloseReason) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	delete(a.conns, conn)
+}
+
+func (a *attachment) Connections() int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return len(a.conns)
+}
+
+func (a *attachment) CloseAll(reason transport.CloseReason) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for conn := range a.conns {
+		a.link.Close(conn, reason)
+	}
+}
+
 func (a *attachment) Detach(r transport.CloseReason, _ bool) {
 	a.s.mu.Lock()
 	defer a.s.mu.Unlock()
@@ -195,7 +230,7 @@ func start(t *testing.T, b string, change func(*Spec, *Options)) *rig {
 	spec := Spec{Instance: "test", Plugin: "test", Path: exe, Env: map[string]string{behaviour: b}}
 	opts := Options{
 		Sessions: r.sessions, Starter: starter, RuntimeDir: dir,
-		HostCalls: func(_ string, report func(transport.Status)) rpc.HostCalls { return hostCalls{report: report} },
+		HostCalls: func(_ Spec, _ int, report func(transport.Status)) rpc.HostCalls { return hostCalls{report: report} },
 		Logger:    hclog.New(&hclog.LoggerOptions{Level: hclog.Info, Output: t.Output()}),
 		Changed: func(string) {
 			select {

@@ -41,11 +41,11 @@ func (p *Plugin) NotifyCredentialsChanged(ctx context.Context, c transport.Crede
 
 // Drain makes the process accept nothing new, if there is one and it can.
 func (p *Plugin) Drain(ctx context.Context) error {
-	link, caps := p.ready()
-	if link == nil || !caps.Drain {
+	p.mu.Lock()
+	in, ready := p.current, p.link != nil
+	p.mu.Unlock()
+	if in == nil || !ready {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, p.opts.DrainTimeout)
-	defer cancel()
-	return link.Drain(ctx)
+	return in.drain(ctx, p.opts.DrainTimeout)
 }

@@ -158,10 +158,10 @@ type terminalPipes struct {
 	frames        int // of pumpOut: whole ones that were passed on
 }
 
-// connect makes the pipes of a process and starts to pump. The input begins
-// with what is not accepted.
-func (t *Terminal) connect(ctx context.Context) (*terminalPipes, error) {
-	p := &terminalPipes{t: t, dead: make(chan struct{})}
+// pipes makes the pipes of a process. Nothing flows before start: the process
+// before this one may still be there.
+func (t *Terminal) pipes() (*terminalPipes, error) {
+	p := &terminalPipes{t: t, dead: make(chan struct{}), cancel: func() {}}
 	var err error
 	if p.stdin, p.feed, err = os.Pipe(); err != nil {
 		return nil, fmt.Errorf("making the pipes of the terminal: %w", err)
@@ -170,10 +170,15 @@ func (t *Terminal) connect(ctx context.Context) (*terminalPipes, error) {
 		closeAll([]*os.File{p.stdin, p.feed})
 		return nil, fmt.Errorf("making the pipes of the terminal: %w", err)
 	}
+	return p, nil
+}
+
+// start connects the process to the terminal, until disconnect. The input begins
+// with what is not accepted.
+func (p *terminalPipes) start(ctx context.Context) {
 	ctx, p.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	p.pumps.Go(func() { p.pumpIn(ctx) })
 	p.pumps.Go(p.pumpOut)
-	return p, nil
 }
 
 // given closes the process's ends here, once it has them.

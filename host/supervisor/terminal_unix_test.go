@@ -59,10 +59,11 @@ func runTerminal(t *testing.T, f transport.Framing, limit int) (*Terminal, *os.F
 
 func connect(t *testing.T, term *Terminal) *terminalPipes {
 	t.Helper()
-	p, err := term.connect(t.Context())
+	p, err := term.pipes()
 	if err != nil {
 		t.Fatal(err)
 	}
+	p.start(t.Context())
 	_ = p.stdin.SetReadDeadline(time.Now().Add(20 * time.Second))
 	return p
 }

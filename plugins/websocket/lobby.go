@@ -1,6 +1,7 @@
 package websocket
 
 import (
+	"context"
 	"crypto/tls"
 	"net"
 	"net/http"
@@ -32,8 +33,11 @@ type lobby struct {
 	ended chan struct{} // closed by Close
 	end   sync.Once
 
-	mu    sync.Mutex // guards what follows
-	since map[net.Conn]time.Time
+	mu     sync.Mutex // guards what follows
+	since  map[net.Conn]time.Time
+	idle   map[net.Conn]bool // of them: they wait for another request
+	closed bool              // nobody comes in any more
+	empty  chan struct{}     // closed when nobody is left, once closed is set
 }
 
 var _ net.Listener = (*lobby)(nil)
@@ -42,6 +46,7 @@ func newLobby(l net.Listener) *lobby {
 	return &lobby{
 		Listener: l, most: lobbySockets, least: lobbyTime,
 		left: make(chan struct{}, 1), ended: make(chan struct{}), since: make(map[net.Conn]time.Time),
+		idle: make(map[net.Conn]bool), empty: make(chan struct{}),
 	}
 }
 
@@ -88,7 +93,7 @@ func (l *lobby) makeRoom(now time.Time) time.Duration {
 		l.mu.Unlock()
 		return wait
 	}
-	delete(l.since, oldest)
+	l.forgetLocked(oldest)
 	l.mu.Unlock()
 	_ = bare(oldest).Close() // whoever serves it sees the end of it
 	return 0
@@ -99,15 +104,54 @@ func (l *lobby) makeRoom(now time.Time) time.Duration {
 func (l *lobby) track(c net.Conn, state http.ConnState) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	delete(l.idle, c)
 	switch state {
 	case http.StateNew:
 		l.since[c] = time.Now()
+	case http.StateIdle:
+		if l.closed {
+			_ = bare(c).Close()
+		} else if _, counted := l.since[c]; counted {
+			l.idle[c] = true
+		}
 	case http.StateHijacked, http.StateClosed:
-		delete(l.since, c)
+		l.forgetLocked(c)
 		select {
 		case l.left <- struct{}{}:
 		default: // it is being looked at
 		}
+	}
+}
+
+func (l *lobby) forgetLocked(c net.Conn) {
+	delete(l.since, c)
+	delete(l.idle, c)
+	l.seeEmptyLocked()
+}
+
+func (l *lobby) seeEmptyLocked() {
+	if l.closed && len(l.since) == 0 {
+		select {
+		case <-l.empty:
+		default:
+			close(l.empty)
+		}
+	}
+}
+
+// clear returns when everybody who was let in has become a connection, or has
+// left, or ctx ends. Accept has returned for the last time.
+func (l *lobby) clear(ctx context.Context) {
+	l.mu.Lock()
+	l.closed = true
+	for c := range l.idle {
+		_ = bare(c).Close()
+	}
+	l.seeEmptyLocked()
+	l.mu.Unlock()
+	select {
+	case <-l.empty:
+	case <-ctx.Done():
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"runtime/debug"
 	"sync"
@@ -17,9 +18,16 @@ import (
 
 // A Transport is the WebSocket transport.
 type Transport struct {
-	mu     sync.Mutex // guards what follows
-	server *server    // nil before Serve
-	https  []*http.Server
+	mu      sync.Mutex // guards what follows
+	server  *server    // nil before Serve
+	entries []*entry
+}
+
+// An entry is one listener and what serves it.
+type entry struct {
+	lobby  *lobby
+	http   *http.Server
+	closed chan struct{} // nobody is accepted any more
 }
 
 var (
@@ -65,10 +73,10 @@ func (t *Transport) Serve(ctx context.Context, host *pluginsdk.Host) error {
 
 	g, gctx := errgroup.WithContext(ctx)
 	var addresses []string
-	var https []*http.Server
+	var entries []*entry
 	stop := func() {
-		for _, h := range https {
-			_ = h.Close()
+		for _, e := range entries {
+			_ = e.http.Close()
 		}
 	}
 	for i, text := range cfg.Listen {
@@ -94,10 +102,11 @@ func (t *Transport) Serve(ctx context.Context, host *pluginsdk.Host) error {
 		if addr.tls {
 			l = certificate.listener(l)
 		}
-		h := s.httpServer(addr, room)
-		https = append(https, h)
+		e := &entry{lobby: room, http: s.httpServer(addr, room), closed: make(chan struct{})}
+		entries = append(entries, e)
 		g.Go(func() error {
-			if err := s.accept(h, l); err != nil {
+			defer close(e.closed)
+			if err := s.accept(e.http, l); err != nil {
 				return fmt.Errorf("accepting on %s: %w", bound, err)
 			}
 			return nil
@@ -105,7 +114,7 @@ func (t *Transport) Serve(ctx context.Context, host *pluginsdk.Host) error {
 		addresses = append(addresses, bound)
 	}
 	t.mu.Lock()
-	t.server, t.https = s, https
+	t.server, t.entries = s, entries
 	t.mu.Unlock()
 
 	g.Go(func() error {
@@ -126,21 +135,32 @@ func (t *Transport) Serve(ctx context.Context, host *pluginsdk.Host) error {
 }
 
 // Drain implements [pluginsdk.Drainer]: nothing new is accepted. The sockets
-// that the host passed stay bound, and the next process accepts from them.
+// that the host passed stay bound, and the next process accepts from them. Who
+// was accepted before is still greeted, until ctx ends.
 func (t *Transport) Drain(ctx context.Context) error {
 	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.server == nil {
+	server, entries := t.server, t.entries
+	t.mu.Unlock()
+	if server == nil {
 		return nil
 	}
-	t.server.draining.Store(true)
+	// Not Shutdown: it would close sockets that have not said their request.
+	for _, e := range entries {
+		_ = e.lobby.Close()
+	}
+	for _, e := range entries {
+		<-e.closed // at once: its listener is closed
+		e.lobby.clear(ctx)
+	}
+	server.draining.Store(true)
 	var errs []error
-	for _, h := range t.https {
-		// Close would cut requests under way; Shutdown only stops accepting, and
-		// would then wait, which its ended context keeps it from.
+	for _, e := range entries {
+		// Close would cut requests under way; Shutdown only keeps sockets from
+		// being used again, and would then wait, which its ended context keeps it
+		// from.
 		ended, cancel := context.WithCancel(ctx)
 		cancel()
-		if err := h.Shutdown(ended); err != nil && !errors.Is(err, context.Canceled) {
+		if err := e.http.Shutdown(ended); err != nil && !errors.Is(err, context.Canceled) && !errors.Is(err, net.ErrClosed) {
 			errs = append(errs, err)
 		}
 	}

@@ -1,0 +1,112 @@
+package supervisor
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"github.com/transporthost/transporthost/shared/transport"
+)
+
+const (
+	// maxRetiring bounds the processes that retire at the same time: with more,
+	// the oldest has had its time.
+	maxRetiring = 2
+	// retireLook is how often it is seen whether a retiring process still has
+	// connections.
+	retireLook = 100 * time.Millisecond
+	// retireQuiet is how long it must have had none: a peer that it accepted just
+	// before it was told not to is announced on another stream than the answer
+	// to that.
+	retireQuiet = time.Second
+	// farewellGrace is what peers get to take their leave when the limit is over.
+	farewellGrace = 3 * time.Second
+)
+
+// retire lets a process that was replaced serve the connections that it has. It
+// does not wait; Run does, before it returns.
+func (p *Plugin) retire(ctx context.Context, in *incarnation) {
+	in.unlink()
+	in.since = time.Now()
+	in.until = in.since.Add(p.opts.RetireTimeout)
+	limited, expire := context.WithDeadline(ctx, in.until)
+	in.expire = expire
+	p.mu.Lock()
+	p.retiring = append(p.retiring, in)
+	for _, older := range p.retiring[:max(0, len(p.retiring)-maxRetiring)] {
+		older.expire()
+	}
+	p.mu.Unlock()
+	p.opts.Changed(p.instance)
+	p.retirement.Go(func() {
+		defer expire()
+		in.serveOut(ctx, limited)
+		p.mu.Lock()
+		p.retiring = slices.DeleteFunc(p.retiring, func(other *incarnation) bool { return other == in })
+		p.mu.Unlock()
+		p.opts.Changed(p.instance)
+	})
+}
+
+// serveOut returns when nothing of the process is left: after its connections
+// have ended, or were closed because limited had. ctx's end ends it at once.
+func (in *incarnation) serveOut(ctx, limited context.Context) {
+	log := in.plugin.log.With("incarnation", in.n, "pid", in.proc.runner.pid())
+	log.Info("the process retires", "connections", in.attachment.Connections(), "until", in.until.Format(time.RFC3339))
+	if err := in.drain(limited, in.plugin.opts.RetireTimeout); err != nil && limited.Err() == nil {
+		log.Debug("draining", "error", err)
+	}
+	if !in.empty(limited, retireQuiet) && ctx.Err() == nil && !in.gone() {
+		log.Info("the time of the process is over", "connections", in.attachment.Connections())
+		in.attachment.CloseAll(transport.CloseReason{Code: transport.CloseGoingAway, Text: "the transport was replaced; connect again"})
+		farewell, cancel := context.WithTimeout(ctx, farewellGrace)
+		defer cancel()
+		_ = in.empty(farewell, 0)
+	}
+	if in.gone() && ctx.Err() == nil {
+		log.Warn("the retiring process is lost", "cause", in.fate)
+		in.lost(ctx)
+		return
+	}
+	in.stop(ctx, false)
+	log.Info("the process has retired")
+}
+
+// gone reports whether there is nothing left to wait for.
+func (in *incarnation) gone() bool {
+	select {
+	case <-in.over:
+		return true
+	default:
+		return false
+	}
+}
+
+// empty waits until the process has had no connection for quiet. It is false if
+// ctx ended before, or the process.
+func (in *incarnation) empty(ctx context.Context, quiet time.Duration) bool {
+	look := time.NewTicker(retireLook)
+	defer look.Stop()
+	since := time.Now()
+	for {
+		if in.attachment.Connections() > 0 {
+			since = time.Now()
+		} else if time.Since(since) >= quiet {
+			return true
+		}
+		select {
+		case <-look.C:
+		case <-in.over:
+			return false
+		case <-ctx.Done():
+			return false
+		}
+	}
+}
+
+// retiringStatus is the process as the status shows it.
+func (in *incarnation) retiringStatus() Retiring {
+	return Retiring{
+		Incarnation: in.n, PID: in.proc.runner.pid(), Connections: in.attachment.Connections(), Since: in.since, Until: in.until,
+	}
+}
