@@ -32,6 +32,9 @@ type Flags = config.Flags
 // use.
 var ErrInvalidConfig = transport.ErrInvalidConfig
 
+// ErrStopping is returned for what is asked of a host that is ending.
+var ErrStopping = transport.ErrStopping
+
 // ErrPluginNotFound is returned by Run for a plugin that no directory has.
 var ErrPluginNotFound = catalog.ErrNotFound
 

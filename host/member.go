@@ -17,9 +17,7 @@ import (
 type member struct {
 	plugin  *supervisor.Plugin
 	courier *courier
-	leaving bool          // the configuration has it no longer; guarded by Host.mu
-	end     func()        // of plugin and courier; nil before they run
-	ended   chan struct{} // closed when they have
+	leaving bool // the configuration has it no longer; guarded by Host.mu
 }
 
 // makeMembers finds the plugins and binds their sockets. What is wrong with
@@ -80,7 +78,7 @@ func (h *Host) makeMember(ctx context.Context, t Transport) (*member, error) {
 	if err != nil {
 		return nil, errors.Join(err, spec.Listeners.Close())
 	}
-	m := &member{plugin: p, courier: newCourier(h, p), ended: make(chan struct{})}
+	m := &member{plugin: p, courier: newCourier(h, p)}
 	h.mu.Lock()
 	h.members = append(h.members, m)
 	h.mu.Unlock()
@@ -102,28 +100,30 @@ func (h *Host) spec(t Transport) supervisor.Spec {
 // originOf is the configuration that a spec was made of.
 func originOf(spec supervisor.Spec) Transport { return spec.Origin.(Transport) }
 
-// run starts the member, unless the host is ending. Its end is that of the host,
-// or m.end.
+// run starts the member, unless the host is ending.
 func (h *Host) run(ctx context.Context, m *member) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.state == StateDraining || h.state == StateStopped {
 		return transport.ErrStopping
 	}
-	var life context.Context
-	life, m.end = context.WithCancel(context.WithoutCancel(ctx))
 	h.front.start(ctx, func(ctx context.Context) error {
-		defer close(m.ended)
-		unlink := context.AfterFunc(ctx, m.end)
-		defer unlink()
-		var both group
-		both.start(life, m.courier.run)
-		err := m.plugin.Run(life)
-		both.stop(err)
+		var telling group
+		telling.start(ctx, m.courier.run)
+		err := m.plugin.Run(ctx)
+		telling.stop(errLeft)
+		h.mu.Lock()
+		if m.leaving {
+			h.members = slices.DeleteFunc(h.members, func(other *member) bool { return other == m })
+		}
+		h.mu.Unlock()
 		return err
 	})
 	return nil
 }
+
+// errLeft ends what a member needed.
+var errLeft = errors.New("the transport has ended")
 
 func findPlugin(dirs []string, spec *supervisor.Spec) error {
 	entry, err := catalog.Find(dirs, spec.Plugin)

@@ -31,9 +31,10 @@ func newRun(io streams) *cobra.Command {
 		Short: "Run an application and its transports",
 		Long: `Runs an application and its transports until SIGINT or SIGTERM: then requests
 in flight are finished, peers are told, and everything ends. A second signal
-ends at once. SIGHUP reads the account's credentials again, if a transport uses
-them; else, and when the terminal has gone, it ends the host like SIGTERM. A
-host that serves stdin only, or beside remote control, ends with its input.
+ends at once. SIGHUP reads the account's credentials and the file of --config
+again, and replaces the plugins whose file or configuration has changed; when
+the terminal has gone, it ends the host like SIGTERM. A host that serves stdin
+only, or beside remote control, ends with its input.
 
 Without --config, the transports are those of --listen (default: stdio://), and
 the application is the program behind --.`,
@@ -143,11 +144,15 @@ func runHost(ctx context.Context, c *cobra.Command, f runFlags, io streams) erro
 		return err
 	}
 	manager := newNotifier(log)
-	cfg := file.HostConfig()
-	cfg.PluginDirs, cfg.RuntimeDir, cfg.Logger = f.pluginDirs, dir, log
-	cfg.Stdin, cfg.Stdout = io.in, io.out
-	cfg.AdminListen = file.AdminListen()
-	cfg.Admin, cfg.SoleParent = true, true
+	configure := func(file *host.FileConfig) host.Config {
+		cfg := file.HostConfig()
+		cfg.PluginDirs, cfg.RuntimeDir, cfg.Logger = f.pluginDirs, dir, log
+		cfg.Stdin, cfg.Stdout = io.in, io.out
+		cfg.AdminListen = file.AdminListen()
+		cfg.Admin, cfg.SoleParent = true, true
+		return cfg
+	}
+	cfg := configure(file)
 	cfg.Sockets = sockets
 	var h *host.Host
 	cfg.Ready = func(s host.Status) {
@@ -170,7 +175,14 @@ func runHost(ctx context.Context, c *cobra.Command, f runFlags, io streams) erro
 	defer stop(nil)
 	signals := listenForSignals()
 	defer signals.end()
-	go signals.obey(h, log, manager, stop) // until end
+	again := reloader{host: h, log: log, manager: manager, read: func() (host.Config, error) {
+		file, err := f.loadConfig(c)
+		if err != nil {
+			return host.Config{}, err
+		}
+		return configure(file), nil
+	}}
+	signals.start(h, log, func() { again.reload(ctx) }, stop)
 	err = h.Run(ctx)
 	if errors.Is(err, host.ErrInvalidConfig) || errors.Is(err, host.ErrPluginNotFound) {
 		return usageError{err}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"sync"
 	"syscall"
 
 	"github.com/hashicorp/go-hclog"
@@ -17,33 +18,55 @@ type signals struct {
 	received chan os.Signal
 	ended    chan struct{}
 	hangup   hangup
+	obeying  sync.WaitGroup
+	again    chan struct{} // one slot: something is to be read again
 }
 
 // listenForSignals catches them from now on.
 func listenForSignals() *signals {
-	s := &signals{received: make(chan os.Signal, 2), ended: make(chan struct{}), hangup: newHangup()}
+	s := &signals{received: make(chan os.Signal, 2), ended: make(chan struct{}), hangup: newHangup(), again: make(chan struct{}, 1)}
 	signal.Notify(s.received, append([]os.Signal{os.Interrupt, syscall.SIGTERM}, hangupSignals()...)...)
 	return s
 }
 
+// end returns when nobody obeys any more.
 func (s *signals) end() {
 	signal.Stop(s.received)
 	close(s.ended)
+	s.obeying.Wait()
+}
+
+// start obeys them until end.
+func (s *signals) start(h *host.Host, log hclog.Logger, reload func(), drain context.CancelCauseFunc) {
+	s.obeying.Go(func() { s.obey(h, log, drain) })
+	s.obeying.Go(func() {
+		for {
+			select {
+			case <-s.again:
+				reload()
+			case <-s.ended:
+				return
+			}
+		}
+	})
 }
 
 // obey does what they ask for, until end. The first that ends the host calls
-// drain; a second one does not wait for what is in flight.
-func (s *signals) obey(h *host.Host, log hclog.Logger, manager *notifier, drain context.CancelCauseFunc) {
+// drain; a second one does not wait for what is in flight. A reload may take its
+// time: it is another goroutine's.
+func (s *signals) obey(h *host.Host, log hclog.Logger, drain context.CancelCauseFunc) {
 	draining := false
 	for {
 		select {
 		case received := <-s.received:
 			switch {
+			case isHangup(received) && !s.hangup.terminalGone():
+				select {
+				case s.again <- struct{}{}:
+				default: // the next one reads what is there then
+				}
 			case isHangup(received):
-				done := manager.reloading()
-				reloaded := s.reload(h, log)
-				done()
-				if !reloaded && !draining {
+				if !draining {
 					draining = true
 					log.Info("draining", "signal", received.String())
 					drain(fmt.Errorf("%v", received))
@@ -62,19 +85,4 @@ func (s *signals) obey(h *host.Host, log hclog.Logger, manager *notifier, drain 
 			return
 		}
 	}
-}
-
-// reload reads the credentials again. It is false if the signal ends the host:
-// nothing is there to be read, or the terminal that the host was started at is
-// gone.
-func (s *signals) reload(h *host.Host, log hclog.Logger) bool {
-	if s.hangup.terminalGone() {
-		return false
-	}
-	changed, err := h.ReloadCredentials("SIGHUP")
-	if err != nil {
-		return s.hangup.ignored // as by nohup
-	}
-	log.Info("credentials were read again", "signal", "SIGHUP", "changed", changed)
-	return true
 }

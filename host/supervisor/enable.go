@@ -23,6 +23,10 @@ func (p *Plugin) sleep(ctx context.Context) ([]restartRequest, error) {
 	for asleep {
 		select {
 		case r := <-p.restarts:
+			if r.leave {
+				r.done <- nil
+				return nil, errLeft
+			}
 			if r.spec != nil { // for when it is enabled
 				p.adopt(r.spec)
 				r.done <- nil

@@ -9,7 +9,9 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
+	"sync"
 	"syscall"
 
 	"github.com/transporthost/transporthost/host/internal/unixsocket"
@@ -21,8 +23,10 @@ import (
 type Listeners struct {
 	addresses []string
 	passed    *Sockets // what need not be bound; nil: nothing
-	list      []bound
-	done      bool // they were bound, whatever became of them
+
+	mu   sync.Mutex // guards what follows
+	list []bound
+	done bool // they were bound, whatever became of them
 }
 
 type bound struct {
@@ -46,13 +50,15 @@ func Bind(ctx context.Context, addresses []string) (*Listeners, error) {
 // Bind binds the addresses, in their order, if that has not been done. On an
 // error nothing stays bound, and Bind can be tried again.
 func (ls *Listeners) Bind(ctx context.Context) error {
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
 	if ls.done {
 		return nil
 	}
 	for _, a := range ls.addresses {
 		b, err := ls.bind(ctx, a)
 		if err != nil {
-			_ = ls.Close()
+			_ = ls.closeLocked(nil)
 			return err
 		}
 		ls.list = append(ls.list, b)
@@ -66,6 +72,8 @@ func (ls *Listeners) URLs() []string {
 	if ls == nil {
 		return nil
 	}
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
 	urls := make([]string, 0, len(ls.list))
 	for _, b := range ls.list {
 		urls = append(urls, b.url)
@@ -78,8 +86,18 @@ func (ls *Listeners) Close() error {
 	if ls == nil {
 		return nil
 	}
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	return ls.closeLocked(nil)
+}
+
+// closeLocked closes the sockets that are not kept.
+func (ls *Listeners) closeLocked(kept []bound) error {
 	var errs []error
 	for _, b := range ls.list {
+		if slices.ContainsFunc(kept, func(other bound) bool { return other.l == b.l }) {
+			continue
+		}
 		errs = append(errs, b.l.Close())
 		if b.path != "" {
 			if err := os.Remove(b.path); err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -98,8 +116,10 @@ func (ls *Listeners) files() ([]*os.File, error) {
 	if ls == nil {
 		return nil, nil
 	}
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
 	if runtime.GOOS == "windows" {
-		return nil, ls.Close()
+		return nil, ls.closeLocked(nil)
 	}
 	var files []*os.File
 	for _, b := range ls.list {

@@ -37,6 +37,11 @@ func (p *Plugin) reign(ctx context.Context, in *incarnation, b *backoff.Backoff)
 			in.lost(ctx)
 			return in, in.fate
 		case r := <-p.restarts:
+			if r.leave {
+				p.leave(ctx, in)
+				r.done <- nil
+				return in, errLeft
+			}
 			b.Reset()
 			next, err := p.replace(ctx, in, r)
 			if ctx.Err() != nil {
@@ -143,16 +148,10 @@ func (p *Plugin) raiseSuccessor(ctx context.Context, old *incarnation, spec Spec
 
 // overlap reports whether two processes can serve at the same time.
 func overlap(old, next *incarnation) bool {
-	a, b := old.description.Capabilities, next.description.Capabilities
-	switch {
-	case a.Resume || b.Resume || old.pipes != nil || next.pipes != nil:
-		return false
-	case !a.Drain: // it would go on accepting
-		return false
-	}
+	b := next.description.Capabilities
 	// Without listeners of the host's it binds its own, and its successor could
 	// not.
-	return len(old.listening) > 0 && len(next.listening) > 0
+	return old.canRetire() && !b.Resume && next.pipes == nil && len(old.listening) > 0 && len(next.listening) > 0
 }
 
 // stopBoth ends the old process, if it is present, and its successor, if it came

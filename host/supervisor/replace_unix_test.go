@@ -295,7 +295,7 @@ func TestASuccessorThatFailsDisturbsNobody(t *testing.T) {
 			t.Parallel()
 			r := startListening(t, func(o *Options) {
 				if strings.HasPrefix(tt.behaviour, "hangs") {
-					o.LaunchTimeout = time.Second
+					o.LaunchTimeout = 8 * time.Second // the good ones have it too
 				}
 			})
 			v := r.visit()

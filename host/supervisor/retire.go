@@ -23,6 +23,28 @@ const (
 	farewellGrace = 3 * time.Second
 )
 
+// canRetire reports whether the process can serve the connections that it has,
+// and accept no other.
+func (in *incarnation) canRetire() bool {
+	caps := in.description.Capabilities
+	return caps.Drain && !caps.Resume && in.pipes == nil
+}
+
+// leave ends the last process of a plugin. When it returns, nothing new is
+// accepted.
+func (p *Plugin) leave(ctx context.Context, in *incarnation) {
+	p.update(func(s *Status) { s.State, s.Cause, s.Remedy = Stopping, errLeft.Error(), "" })
+	if !in.canRetire() {
+		in.stop(ctx, false)
+		return
+	}
+	if err := in.drain(ctx, p.opts.DrainTimeout); err != nil {
+		p.log.Debug("draining", "error", err)
+	}
+	p.retire(ctx, in)
+	p.update(func(s *Status) { s.PID, s.Addresses = 0, nil })
+}
+
 // retire lets a process that was replaced serve the connections that it has. It
 // does not wait; Run does, before it returns.
 func (p *Plugin) retire(ctx context.Context, in *incarnation) {

@@ -49,7 +49,11 @@ type restartRequest struct {
 	done   chan error
 	enable bool  // also wakes a plugin that the configuration disables
 	spec   *Spec // of the processes from now on; nil: as before
+	leave  bool  // instead: no more processes
 }
+
+// errLeft ends Run because somebody asked for it.
+var errLeft = errors.New("removed from the configuration")
 
 // New makes a plugin instance; no process runs before Run.
 func New(spec Spec, opts Options) (*Plugin, error) {
@@ -69,8 +73,9 @@ func New(spec Spec, opts Options) (*Plugin, error) {
 	return p, nil
 }
 
-// Run keeps a process of the plugin running until ctx ends, and returns when
-// nothing of it is left. It is called once, and returns the cause of ctx.
+// Run keeps a process of the plugin running until ctx ends, or Leave is called,
+// and returns when nothing of it is left. It is called once, and returns the
+// cause of ctx.
 func (p *Plugin) Run(ctx context.Context) error {
 	defer close(p.ended)
 	b := backoff.New(p.opts.Restart, p.opts.Random)
@@ -89,6 +94,9 @@ func (p *Plugin) Run(ctx context.Context) error {
 		if err == nil {
 			answer(nil)
 			in, err = p.reign(ctx, in, b)
+		}
+		if errors.Is(err, errLeft) {
+			return p.stopped(ctx)
 		}
 		if ctx.Err() != nil {
 			answer(transport.ErrStopping)
@@ -121,6 +129,10 @@ func (p *Plugin) Run(ctx context.Context) error {
 			b.Reset()
 		}
 		for _, r := range requests {
+			if r.leave {
+				r.done <- nil
+				return p.stopped(ctx)
+			}
 			p.adopt(r.spec)
 		}
 		waiting = append(waiting, requests...)
@@ -211,6 +223,13 @@ func (p *Plugin) Restart(ctx context.Context) error {
 // spec stays. A plugin that is disabled and has no process gets none.
 func (p *Plugin) Replace(ctx context.Context, spec Spec) error {
 	return p.ask(ctx, restartRequest{spec: &spec})
+}
+
+// Leave ends the plugin: when it returns nil, nothing new is accepted, and Run
+// returns once the connections that there are have ended, or their time is over.
+// It must be the last call.
+func (p *Plugin) Leave(ctx context.Context) error {
+	return p.ask(ctx, restartRequest{leave: true})
 }
 
 // Listeners returns the sockets that the next process gets.
