@@ -228,20 +228,21 @@ func statusText(s host.Status) string {
 	case serving == all:
 		text = fmt.Sprintf("serving on %d transports", all)
 	}
-	return oneLine(text)
+	// A line of a stranger's would be a message to the manager.
+	text = oneLine(text)
+	if runes := []rune(text); len(runes) > maxStatusText {
+		text = string(runes[:maxStatusText-1]) + "…"
+	}
+	return text
 }
 
-// oneLine returns text without what would end a line, and not too long. A cause
-// has a stranger's words: a line of theirs would be a message to the manager.
+// oneLine returns text without what would end a line or command a terminal: some
+// of it is a stranger's words.
 func oneLine(text string) string {
-	text = strings.Map(func(r rune) rune {
+	return strings.Map(func(r rune) rune {
 		if unicode.IsPrint(r) {
 			return r
 		}
 		return ' '
 	}, text)
-	if runes := []rune(text); len(runes) > maxStatusText {
-		text = string(runes[:maxStatusText-1]) + "…"
-	}
-	return text
 }

@@ -14,11 +14,11 @@ import (
 func newPlugins(io streams) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "plugins",
-		Short: "Look at and restart plugins",
+		Short: "Look at, verify and restart plugins",
 		Args:  noArgs,
 		RunE:  func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
-	c.AddCommand(newPluginsList(io), newPluginsRestart(io))
+	c.AddCommand(newPluginsList(io), newPluginsVerify(io), newPluginsRestart(io))
 	return c
 }
 
@@ -46,14 +46,14 @@ started and asked.`,
 			fmt.Fprintln(w, "FILE\tNAME\tVERSION\tLOCALITY\tCAPABILITIES")
 			for _, p := range list {
 				if p.Problem != "" {
-					fmt.Fprintf(w, "%s\t-\t-\t-\tnot a plugin: %s\n", filepath.Base(p.Path), p.Problem)
+					fmt.Fprintf(w, "%s\t-\t-\t-\tnot run: %s\n", filepath.Base(p.Path), oneLine(p.Problem))
 					continue
 				}
 				caps := strings.Join(p.Capabilities, " ")
 				if caps == "" {
 					caps = "-"
 				}
-				fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", filepath.Base(p.Path), p.Name, p.Version, p.Locality, caps)
+				fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", filepath.Base(p.Path), p.Name, oneLine(p.Version), p.Locality, caps)
 			}
 			return w.Flush()
 		},

@@ -39,14 +39,9 @@ func Scan(dir string) ([]Entry, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading the plugin directory: %w", err)
 	}
-	dirProblem := writableByOthers(dir)
 	entries := make([]Entry, 0, len(files))
 	for _, f := range files {
-		e := inspect(dir, f.Name())
-		if e.Problem == "" {
-			e.Problem = dirProblem
-		}
-		entries = append(entries, e)
+		entries = append(entries, inspect(dir, f.Name()))
 	}
 	return entries, nil
 }
@@ -67,7 +62,7 @@ func Find(dirs []string, name string) (Entry, error) {
 		for _, e := range entries {
 			if filepath.Base(e.Path) == file {
 				if !e.OK() {
-					return e, fmt.Errorf("plugin %q at %s cannot be used: %s", name, e.Path, e.Problem)
+					return e, fmt.Errorf("plugin %q: %w", name, untrusted(e.Path, e.Problem))
 				}
 				return e, nil
 			}
@@ -91,16 +86,9 @@ func exeSuffix() string {
 	return ""
 }
 
-// inspect looks at one file. A symbolic link may point inside the directory
-// (a version switch), and nowhere else.
+// inspect looks at one file.
 func inspect(dir, file string) Entry {
 	e := Entry{Path: filepath.Join(dir, file)}
-	info, err := os.Lstat(e.Path)
-	if err != nil {
-		e.Problem = "cannot be looked at: " + err.Error()
-		return e
-	}
-	e.Size, e.Modified = info.Size(), info.ModTime()
 	name, named := strings.CutPrefix(file, Prefix)
 	if runtime.GOOS == "windows" {
 		var exe bool
@@ -109,53 +97,17 @@ func inspect(dir, file string) Entry {
 	}
 	if !named || name == "" {
 		e.Problem = "not named " + Prefix + "NAME" + exeSuffix()
+		if info, err := os.Lstat(e.Path); err == nil {
+			e.Size, e.Modified = info.Size(), info.ModTime()
+		}
 		return e
 	}
-	if info.Mode()&fs.ModeSymlink != 0 {
-		target, err := filepath.EvalSymlinks(e.Path)
-		if err != nil {
-			e.Problem = "a symbolic link that leads nowhere: " + err.Error()
-			return e
-		}
-		root, err := filepath.EvalSymlinks(dir)
-		if err != nil || filepath.Dir(target) != root {
-			e.Problem = "a symbolic link out of the plugin directory, to " + target
-			return e
-		}
-		if info, err = os.Stat(target); err != nil {
-			e.Problem = "cannot be looked at: " + err.Error()
-			return e
-		}
-		e.Size, e.Modified = info.Size(), info.ModTime()
-	}
 	e.Name = name
-	switch {
-	case info.IsDir():
-		e.Problem = "a directory"
-	case !info.Mode().IsRegular():
-		e.Problem = "not a regular file"
-	case runtime.GOOS != "windows" && info.Mode().Perm()&0o111 == 0:
-		e.Problem = "not executable; chmod +x " + e.Path
-	case info.Size() == 0:
-		e.Problem = "empty"
-	default:
-		e.Problem = writableByOthers(e.Path)
+	c, problem := examine(dir, file)
+	c.close()
+	e.Problem = problem
+	if c.info != nil {
+		e.Size, e.Modified = c.info.Size(), c.info.ModTime()
 	}
 	return e
-}
-
-// writableByOthers says so if everybody may change path, and with it what the
-// host runs. A sticky directory does not let them replace what others own.
-func writableByOthers(path string) string {
-	if runtime.GOOS == "windows" {
-		return "" // permissions are lists there, and not in the mode
-	}
-	info, err := os.Stat(path)
-	if err != nil {
-		return "cannot be looked at: " + err.Error()
-	}
-	if info.Mode().Perm()&0o002 != 0 && info.Mode()&fs.ModeSticky == 0 {
-		return path + " is writable by everybody; chmod o-w " + path
-	}
-	return ""
 }

@@ -5,6 +5,7 @@ package catalog
 import (
 	"crypto/sha256"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -96,10 +97,10 @@ func TestVerified(t *testing.T) {
 	if err := os.WriteFile(path, content, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Verified(path, sha256.Sum256([]byte("other"))); !errors.Is(err, ErrChecksum) || !strings.Contains(err.Error(), path) {
+	if _, err := Open(path, fmt.Sprintf("%x", sha256.Sum256([]byte("other")))); !errors.Is(err, ErrChecksum) || !strings.Contains(err.Error(), path) {
 		t.Errorf("with another checksum: %v", err)
 	}
-	exe, err := Verified(path, sha256.Sum256(content))
+	exe, err := Open(path, fmt.Sprintf("%x", sha256.Sum256(content)))
 	if err != nil {
 		t.Fatal(err)
 	}

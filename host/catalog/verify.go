@@ -32,6 +32,10 @@ func Sum(path string) (sum [sha256.Size]byte, err error) {
 		return sum, fmt.Errorf("reading the plugin: %w", err)
 	}
 	defer f.Close()
+	return sumOf(f)
+}
+
+func sumOf(f *os.File) (sum [sha256.Size]byte, err error) {
 	h := sha256.New()
 	if _, err := io.Copy(h, f); err != nil {
 		return sum, fmt.Errorf("reading the plugin: %w", err)
@@ -47,20 +51,4 @@ func match(path string, got, want [sha256.Size]byte) error {
 	}
 	return fmt.Errorf("%w: plugin %s has the sha256 %x, but %x is pinned in the configuration; if the new file is the right one, change the pin",
 		ErrChecksum, path, got, want)
-}
-
-// An Executable is a plugin's file, checked and ready to be executed.
-type Executable struct {
-	// Path is what to execute. On Linux it names the very bytes that were
-	// checked, in memory, and is valid until Close.
-	Path string
-	File *os.File // nil: Path is the file itself
-}
-
-// Close releases what an executable holds.
-func (e Executable) Close() error {
-	if e.File == nil {
-		return nil
-	}
-	return e.File.Close()
 }

@@ -9,15 +9,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Verified returns the file at path for execution, if its checksum is want. The
-// bytes that were checked are those that run: they are copied into a sealed
-// file in memory first, which nobody can change between check and execution.
-func Verified(path string, want [sha256.Size]byte) (Executable, error) {
-	src, err := os.Open(path)
-	if err != nil {
-		return Executable{}, fmt.Errorf("reading the plugin: %w", err)
-	}
-	defer src.Close()
+// verified returns the file at path, which is open as src, for execution, if its
+// checksum is want. The bytes that were checked are those that run: they are
+// copied into a sealed file in memory first, which nobody can change between
+// check and execution.
+func verified(src *os.File, path string, want [sha256.Size]byte) (Executable, error) {
 	fd, err := unix.MemfdCreate("transport-plugin", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
 	if err != nil {
 		return Executable{}, fmt.Errorf("making a memory file for plugin %s: %w", path, err)

@@ -9,7 +9,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -38,15 +37,9 @@ type process struct {
 // launch starts a process and shakes hands with it. On an error nothing of it
 // is left.
 func launch(ctx context.Context, spec Spec, opts Options, log hclog.Logger, files []*os.File) (*process, error) {
-	exe := catalog.Executable{Path: spec.Path}
-	if spec.SHA256 != "" {
-		want, err := catalog.ParseSum(spec.SHA256)
-		if err != nil {
-			return nil, err
-		}
-		if exe, err = catalog.Verified(spec.Path, want); err != nil {
-			return nil, err
-		}
+	exe, err := catalog.Open(spec.Path, spec.SHA256)
+	if err != nil {
+		return nil, err
 	}
 	p := &process{exe: exe, log: log}
 	dir, err := os.MkdirTemp(opts.RuntimeDir, "p")
@@ -128,30 +121,6 @@ func (p *process) shakeHands() error {
 	}
 	p.link = link
 	return nil
-}
-
-// describeLaunch says why a handshake failed, in terms of what a person sees.
-// killed is set if it was this side that ended the process.
-func (p *process) describeLaunch(err error, killed bool) error {
-	if p.runner == nil {
-		return err
-	}
-	text := strings.Join(strings.Fields(err.Error()), " ")
-	switch first := p.runner.stray.first(); {
-	case strings.Contains(text, "Incompatible API version") || strings.Contains(text, "incompatible"):
-		return fmt.Errorf("it speaks another version of the link than this host (%d): %s", rpc.ProtocolVersion, text)
-	case strings.HasPrefix(text, "executing "):
-		return err
-	case first != "" && !strings.Contains(first, "|"):
-		return fmt.Errorf("not a plugin: its first line on stdout is %q instead of a handshake", first)
-	}
-	if killed || !p.wait(deathGrace) {
-		return err
-	}
-	if exit := p.runner.exitError(); exit != nil {
-		return fmt.Errorf("it ended before the handshake: %w; its own words are in the log", exit)
-	}
-	return errors.New("it ended before the handshake, with status 0: it may be another program than a plugin")
 }
 
 // release frees what is left of a process; it kills one that still runs.

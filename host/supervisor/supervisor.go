@@ -169,7 +169,7 @@ func (p *Plugin) stopped(ctx context.Context) error {
 // not: trying again would change nothing.
 func refused(err error) bool {
 	return errors.Is(err, transport.ErrInvalidConfig) || errors.Is(err, transport.ErrPermissionDenied) ||
-		errors.Is(err, catalog.ErrChecksum)
+		errors.Is(err, catalog.ErrChecksum) || errors.Is(err, catalog.ErrUntrusted) || errors.Is(err, errOtherLink)
 }
 
 // pause waits before the next process: for wait, or if it is given up, until a

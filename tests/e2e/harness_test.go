@@ -59,6 +59,9 @@ func build(dir string) error {
 const binDir = "TRANSPORTHOST_E2E_BIN" // for the children that tests start of themselves
 
 func TestMain(m *testing.M) {
+	if serveAsPlugin(filepath.Base(os.Args[0])) {
+		os.Exit(0)
+	}
 	if mode := os.Getenv(childMode); mode != "" {
 		os.Exit(actAsApplication(mode))
 	}
