@@ -33,9 +33,8 @@ func (p *process) describeLaunch(err error, killed bool) error {
 	if p.runner == nil {
 		return err
 	}
-	path := p.runner.Name()
-	if p.runner.pid() == 0 {
-		return describeExec(path, err)
+	if strings.HasPrefix(err.Error(), "executing ") { // by the runner
+		return describeExec(p.runner.Name(), err)
 	}
 	if first := p.runner.stray.first(); first != "" {
 		if reason := describeHandshake(first); reason != nil {
@@ -81,8 +80,8 @@ func describeHandshake(first string) error {
 // describeExec says why the system did not execute the file at path, which was
 // there a moment ago.
 func describeExec(path string, err error) error {
-	if errno, ok := errors.AsType[syscall.Errno](err); ok { // without the path, which the system's error has once more
-		err = fmt.Errorf("executing %s: %w", path, errno)
+	if double, ok := errors.AsType[*fs.PathError](err); ok { // it has the path once more
+		err = fmt.Errorf("executing %s: %w", path, double.Err)
 	}
 	switch {
 	case errors.Is(err, syscall.ENOEXEC):
@@ -95,7 +94,7 @@ func describeExec(path string, err error) error {
 				return fmt.Errorf("executing %s: it needs %s %q, which is not there; %s", path, what, helper, helperRemedy(what, helper))
 			}
 		}
-	case errors.Is(err, fs.ErrPermission):
+	case errors.Is(err, fs.ErrPermission) && strings.HasSuffix(err.Error(), syscall.EACCES.Error()): // and nobody knows more
 		text := "its file system may be mounted with noexec"
 		if helper, what := neededBy(path); helper != "" {
 			text += fmt.Sprintf(", or %s %s may not be executable", what, helper)

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"syscall"
 	"testing"
 
 	goplugin "github.com/hashicorp/go-plugin"
@@ -360,4 +361,81 @@ func TestUntrustedFileOfARunningHost(t *testing.T) {
 	if out, err := exec.Command(bin().host(), "plugins", "restart", "websocket", "--runtime-dir", h.runtime).CombinedOutput(); err != nil {
 		t.Errorf("restarting it, mended: %v\n%s", err, out)
 	}
+}
+
+// TestRefusedFiles: nothing of these is started, and the reason stands in the
+// list and in the verdict.
+func TestRefusedFiles(t *testing.T) {
+	dir, ran := t.TempDir(), filepath.Join(t.TempDir(), "ran")
+	runs := script("#!/bin/sh\n: > " + ran + "\n")
+	tests := []struct {
+		name   string
+		asRoot bool
+		make   func(path string) error
+		want   string // PATH stands for itself
+	}{
+		{"pipe", false, func(p string) error { return syscall.Mkfifo(p, 0o755) }, "not a regular file, but a named pipe"},
+		{"folder", false, func(p string) error { return os.Mkdir(p, 0o755) }, "a directory"},
+		{"text", false, func(p string) error { return errors.Join(runs(p), os.Chmod(p, 0o644)) }, "not executable; chmod +x PATH"},
+		{"empty", false, func(p string) error { return os.WriteFile(p, nil, 0o755) }, "empty"},
+		{"open", false, func(p string) error { return errors.Join(runs(p), os.Chmod(p, 0o757)) }, "PATH is writable by everybody; chmod o-w PATH"},
+		{"setuid", false, func(p string) error { return errors.Join(runs(p), os.Chmod(p, 0o755|os.ModeSetuid)) },
+			"it would run with the rights of its owner or group; chmod ug-s PATH"},
+		{"out", false, func(p string) error {
+			target := filepath.Join(filepath.Dir(ran), "target")
+			return errors.Join(runs(target), os.Symlink(target, p))
+		}, "a symbolic link out of the plugin directory, to "},
+		{"nowhere", false, func(p string) error { return os.Symlink("gone", p) }, "a symbolic link that leads nowhere"},
+		{"strange", true, func(p string) error { return errors.Join(runs(p), os.Chown(p, 54321, -1)) },
+			"PATH belongs to user 54321, neither to root nor to the user of the host, 0; chown it"},
+		{"grouped", true, func(p string) error { return errors.Join(runs(p), os.Chown(p, -1, 54321), os.Chmod(p, 0o775)) },
+			"PATH is writable by the group 54321, of which nobody here knows who is in it; chmod g-w PATH"},
+	}
+	for _, tt := range tests {
+		if tt.asRoot && os.Geteuid() != 0 {
+			continue
+		}
+		if err := tt.make(filepath.Join(dir, "transport-"+tt.name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	verdicts, code := verify(t, "--plugin-dir", dir)
+	if code != 1 {
+		t.Errorf("exit status %d, want 1", code)
+	}
+	list, err := exec.Command(bin().host(), "plugins", "list", "--plugin-dir", dir).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range tests {
+		if tt.asRoot && os.Geteuid() != 0 {
+			t.Logf("%s: needs root", tt.name)
+			continue
+		}
+		path := filepath.Join(dir, "transport-"+tt.name)
+		want := strings.ReplaceAll(tt.want, "PATH", path)
+		if got := verdicts[tt.name].Problem; !strings.Contains(got, want) {
+			t.Errorf("%s: verify says %q, want %q", tt.name, got, want)
+		}
+		if !strings.Contains(string(list), "not run: "+want) {
+			t.Errorf("%s: %q is not in the list:\n%s", tt.name, want, list)
+		}
+		words, err := exec.Command(bin().host(), "run", "--runtime-dir", runtimeDir(t), "--plugin-dir", dir, "--config", named(t, tt.name)).CombinedOutput()
+		if err == nil || !strings.Contains(string(words), path+" cannot be used: "+want) {
+			t.Errorf("%s: run says %q, %v; want %q", tt.name, words, err, want)
+		}
+	}
+	if _, err := os.Stat(ran); err == nil {
+		t.Error("one of them was started")
+	}
+}
+
+// named writes a configuration with one transport.
+func named(t *testing.T, transport string) string {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "host.hcl")
+	if err := os.WriteFile(file, fmt.Appendf(nil, "application { builtin = \"echo\" }\ntransport %q {}\n", transport), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return file
 }
