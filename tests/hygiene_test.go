@@ -20,9 +20,10 @@ const maxLines = 450
 // ownContexts are the files outside of main and tests that may make a context
 // of their own, and why.
 var ownContexts = map[string]string{
-	"plugin-sdk/main.go":        "holds the main of every plugin",
-	"plugin-sdk/inprocess.go":   "its Close has no context to inherit, and a fixed grace",
-	"host/supervisor/launch.go": "go-plugin's Kill wants one and does not wait",
+	"plugin-sdk/main.go":             "holds the main of every plugin",
+	"plugin-sdk/inprocess.go":        "its Close has no context to inherit, and a fixed grace",
+	"host/internal/keeper/keeper.go": "holds the main of keepers",
+	"host/supervisor/launch.go":      "go-plugin's Kill wants one and does not wait",
 
 	"plugins/remotecontrol/clients.go": "virtual clients outlive every relay link that is served; their close ends it",
 }

@@ -163,7 +163,7 @@ func (k killed) left() (what []string) {
 
 // count waits for nothing to be left, and returns what still is when it may not.
 func (k killed) count() (survivors []string, took time.Duration) {
-	for began := time.Now(); ; time.Sleep(time.Millisecond) {
+	for began := time.Now(); ; time.Sleep(5 * time.Millisecond) {
 		survivors, took = k.left(), time.Since(began)
 		if len(survivors) == 0 || took > goneWithin {
 			return survivors, took
@@ -305,6 +305,11 @@ func TestHostKilled100Times(t *testing.T) {
 					peers, leave := context.WithCancel(t.Context())
 					var visits sync.WaitGroup
 					visits.Go(func() { visit(peers, socket) })
+					since := "the start"
+					if random.IntN(2) == 0 {
+						h.awaitReady()
+						since = "it was ready"
+					}
 					time.Sleep(delay) // the random moment
 					if len(b.daemons()) > 0 {
 						bereft.Add(1)
@@ -320,7 +325,7 @@ func TestHostKilled100Times(t *testing.T) {
 					mu.Unlock()
 					if len(left) > 0 {
 						survivors.Add(int64(len(left)))
-						t.Errorf("kill %d, %v after the start: there are\n%s", i, delay, strings.Join(left, "\n"))
+						t.Errorf("kill %d, %v after %s: there are\n%s", i, delay, since, strings.Join(left, "\n"))
 					}
 					leave()
 					visits.Wait()

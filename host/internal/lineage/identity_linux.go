@@ -44,6 +44,9 @@ func parseStat(b []byte) (stat, bool) {
 	if err != nil {
 		return stat{}, false
 	}
-	state := f[0][0]
-	return stat{dead: state == 'Z' || state == 'X' || state == 'x', start: start}, true
+	// The state is that of the first thread. It may be dead while others are on
+	// their way, with all that is open: sockets still take connections then.
+	state, threads := f[0][0], string(f[17])
+	dead := state == 'Z' || state == 'X' || state == 'x'
+	return stat{dead: dead && (threads == "0" || threads == "1"), start: start}, true
 }

@@ -179,12 +179,13 @@ func TestANumberIsNoIdentity(t *testing.T) {
 }
 
 func TestStatOfStrangeNames(t *testing.T) {
-	const rest = " S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 4711 20 21"
+	const rest = " S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 1 18 4711 20 21"
 	for line, want := range map[string]stat{
 		"7 (a)" + rest:                               {start: 4711},
 		"7 (a) Z 1 (b) (c)" + rest:                   {start: 4711},
 		"7 (\n)\x00) S" + ")" + rest:                 {start: 4711},
 		"7 (a)" + strings.Replace(rest, "S", "Z", 1): {start: 4711, dead: true},
+		"7 (a)" + strings.Replace(strings.Replace(rest, "S", "Z", 1), "16 1 ", "16 2 ", 1): {start: 4711},
 	} {
 		if got, ok := parseStat([]byte(line)); !ok || got != want {
 			t.Errorf("%q: got %+v, %v, want %+v", line, got, ok, want)
