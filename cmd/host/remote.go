@@ -144,11 +144,12 @@ func printRemote(out io.Writer, all []host.TransportStatus, now time.Time) error
 		r := report{w: w, left: map[string]string{}}
 		state, since := string(t.State), t.Since.Local().Format(time.TimeOnly)
 		if t.Reported != nil && t.PID != 0 {
+			r.left = maps.Clone(t.Reported.Details)
+			text := r.take("since")
 			if t.State != supervisor.Disabled { // it may not have said so yet
 				state = t.Reported.State
 			}
-			r.left = maps.Clone(t.Reported.Details)
-			if text := r.take("since"); text != "" {
+			if text != "" && state == t.Reported.State {
 				since = clock(text, now)
 			}
 		}

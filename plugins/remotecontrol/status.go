@@ -232,6 +232,8 @@ func (f *facts) enrolled(e *enrollment) {
 		f.token = "server token"
 	case f.profile == profile3 && e.tokenless:
 		f.token = "account token: the backend gives no server token"
+	case f.profile == profile3:
+		f.token = "" // none yet: it is asked for one before it connects
 	default:
 		f.token = "account token"
 	}

@@ -268,6 +268,30 @@ func TestConfigComplaints(t *testing.T) {
 	}
 }
 
+// TestTokenInTheStatus is the one that the link goes with, and none before there
+// is one.
+func TestTokenInTheStatus(t *testing.T) {
+	for _, tt := range []struct {
+		profile          profile
+		token, tokenless bool
+		want             string
+	}{
+		{profile2, false, false, "account token"}, {profile3, true, false, "server token"}, {profile3, false, false, ""},
+		{profile3, false, true, "account token: the backend gives no server token"},
+	} {
+		e := storedEnrollment()
+		e.token, e.tokenless = "", tt.tokenless
+		if tt.token {
+			e.token = "seeded"
+		}
+		f := facts{profile: tt.profile}
+		f.enrolled(e)
+		if f.token != tt.want {
+			t.Errorf("%+v: %q", tt, f.token)
+		}
+	}
+}
+
 // TestOriginator: the configuration, else CODEX_INTERNAL_ORIGINATOR_OVERRIDE,
 // else the reference's own (spec 2.1).
 func TestOriginator(t *testing.T) {
