@@ -7,7 +7,7 @@ import (
 
 	"github.com/transporthost/transporthost/host"
 	"github.com/transporthost/transporthost/host/supervisor"
-	"github.com/transporthost/transporthost/shared/transport"
+	pluginsdk "github.com/transporthost/transporthost/plugin-sdk"
 )
 
 // TestSwitchedOffSince: a transport that was just switched off may not have said
@@ -17,7 +17,7 @@ func TestSwitchedOffSince(t *testing.T) {
 	off := on.Add(time.Hour)
 	for said, want := range map[string]string{"connected": "since 13:00:00", "disabled": "since 12:00:00 (1h0m0s ago)"} {
 		var out strings.Builder
-		s := host.TransportStatus{Instance: "phone", State: supervisor.Disabled, Since: off, PID: 1, Reported: &transport.Status{
+		s := host.TransportStatus{Instance: "phone", State: supervisor.Disabled, Since: off, PID: 1, Reported: &pluginsdk.Status{
 			State: said, Details: map[string]string{"since": on.UTC().Format(time.RFC3339)},
 		}}
 		if err := printRemote(&out, []host.TransportStatus{s}, off); err != nil {
