@@ -19,6 +19,7 @@ import (
 	"github.com/transporthost/transporthost/host/credentials"
 	"github.com/transporthost/transporthost/host/internal/childproc"
 	"github.com/transporthost/transporthost/host/internal/rundir"
+	"github.com/transporthost/transporthost/host/internal/sandbox"
 	"github.com/transporthost/transporthost/host/supervisor"
 	"github.com/transporthost/transporthost/shared/transport"
 )
@@ -95,7 +96,7 @@ func (f *FileConfig) HostConfig() Config {
 	for _, t := range f.c.Transports {
 		cfg.Transports = append(cfg.Transports, Transport{
 			Name: t.Name, Plugin: t.Plugin, Listen: t.Listen, SHA256: t.SHA256, Env: t.Env, Disabled: !t.Enabled,
-			Grant: t.Grant, Framing: t.Framing(), Config: t.PluginConfig,
+			Grant: t.Grant, Framing: t.Framing(), Config: t.PluginConfig, Sandbox: t.Sandbox, Paths: t.Paths(),
 		})
 	}
 	return cfg
@@ -127,7 +128,9 @@ func checkPlugin(ctx context.Context, t config.Transport, dirs []string, opts su
 	if err != nil {
 		return t.At(err)
 	}
-	d, err := supervisor.Probe(ctx, supervisor.Spec{Path: entry.Path, SHA256: t.SHA256, Env: t.Env}, opts)
+	d, err := supervisor.Probe(ctx, supervisor.Spec{
+		Path: entry.Path, SHA256: t.SHA256, Env: t.Env, Sandbox: sandbox.Request{Exceptions: t.Sandbox, Named: t.Paths()},
+	}, opts)
 	if err != nil {
 		return t.At(err)
 	}

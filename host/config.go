@@ -134,11 +134,17 @@ type Transport struct {
 	Disabled bool              // no process and no socket, until [Host.SetTransportEnabled]
 	Grant    []Grant           // nil: all of them for the plugin remotecontrol, none for others
 	Framing  transport.Framing // of the terminal, for the plugin stdio; empty: ndjson
+	Sandbox  Sandbox           // what its processes may do beyond the default
+	Paths    []string          // files and directories that Config names: its processes may read them
 
 	// Config makes the plugin's configuration once the plugin has said what it
 	// knows. nil: the addresses of Listen under "listen", if there are any.
 	Config func(d transport.Description) (json.RawMessage, error)
 }
+
+// A Sandbox says what a transport's processes may do beyond the default; see
+// docs/sandbox.md. On other systems than Linux nothing is confined.
+type Sandbox = config.Sandbox
 
 // terminalPlugin is the plugin that is granted the user's stdin and stdout.
 const terminalPlugin = "stdio"
@@ -200,6 +206,9 @@ func (c Config) validate() error {
 	}
 	names, terminals, disabled := map[string]bool{}, 0, 0
 	for _, t := range c.Transports {
+		if err := t.Sandbox.Validate(); err != nil {
+			errs = append(errs, fmt.Errorf("transport %q: %w", t.Name, err))
+		}
 		if t.Name == "" {
 			errs = append(errs, errors.New("a transport has no name"))
 		}

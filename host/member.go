@@ -89,7 +89,7 @@ func (h *Host) makeMember(ctx context.Context, t Transport) (*member, error) {
 func (h *Host) spec(t Transport) supervisor.Spec {
 	spec := supervisor.Spec{
 		Instance: t.Name, Plugin: t.Plugin, SHA256: t.SHA256, Env: t.Env, Disabled: t.Disabled,
-		MaxMessageBytes: h.cfg.MaxMessageBytes, Origin: t,
+		MaxMessageBytes: h.cfg.MaxMessageBytes, Origin: t, Sandbox: h.confinement(t, h.options.RuntimeDir),
 	}
 	if atTerminal(t) {
 		spec.Terminal = h.terminal

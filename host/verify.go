@@ -8,6 +8,7 @@ import (
 
 	"github.com/transporthost/transporthost/host/catalog"
 	"github.com/transporthost/transporthost/host/config"
+	"github.com/transporthost/transporthost/host/internal/sandbox"
 	"github.com/transporthost/transporthost/host/supervisor"
 	"github.com/transporthost/transporthost/shared/rpc"
 )
@@ -97,7 +98,9 @@ func (v *Verdict) judge(ctx context.Context, t config.Transport, opts supervisor
 		return
 	}
 	v.SHA256 = fmt.Sprintf("%x", sum)
-	d, err := supervisor.Probe(ctx, supervisor.Spec{Path: v.Path, SHA256: v.Pinned, Env: t.Env}, opts)
+	d, err := supervisor.Probe(ctx, supervisor.Spec{
+		Path: v.Path, SHA256: v.Pinned, Env: t.Env, Sandbox: sandbox.Request{Exceptions: t.Sandbox, Named: t.Paths()},
+	}, opts)
 	switch {
 	case errors.Is(err, catalog.ErrChecksum):
 		v.Pin = PinWrong

@@ -89,6 +89,9 @@ func printStatus(io streams, s host.Status) error {
 		for _, address := range p.Addresses {
 			fmt.Fprintf(w, "\t\t%s\n", address)
 		}
+		if p.Sandbox != nil && p.PID != 0 {
+			fmt.Fprintf(w, "\t\tsandbox: %s\n", p.Sandbox)
+		}
 		if p.Cause != "" {
 			fmt.Fprintf(w, "\t\tcause: %s\n", p.Cause)
 		}

@@ -159,7 +159,7 @@ func (p *parser) limits(b *hclsyntax.Block) Limits {
 func hostKeys() map[string]transport.ConfigType {
 	return map[string]transport.ConfigType{
 		"plugin": transport.TypeString, "listen": transport.TypeStrings, "sha256": transport.TypeString,
-		"env": typeTable, "enabled": transport.TypeBool, "grant": transport.TypeStrings,
+		"env": typeTable, "enabled": transport.TypeBool, "grant": transport.TypeStrings, "sandbox": typeSandbox,
 	}
 }
 
@@ -175,6 +175,14 @@ func (p *parser) transport(b *hclsyntax.Block) Transport {
 		k, ok := p.attribute(a)
 		want, ours := hostKeys()[a.Name]
 		switch {
+		case want == typeSandbox:
+			fine := ok
+			if ok {
+				t.Sandbox, fine = p.sandbox(k)
+			}
+			if !fine {
+				t.mistaken, t.doubtful = append(t.mistaken, a.Name), true
+			}
 		case !ok || ours && !p.check(k, want):
 			t.mistaken = append(t.mistaken, a.Name)
 		case ours:

@@ -97,7 +97,8 @@ type Transport struct {
 	SHA256  string
 	Env     map[string]string
 	Enabled bool
-	Grant   []Grant   // nil: [DefaultGrants] of Plugin
+	Grant   []Grant // nil: [DefaultGrants] of Plugin
+	Sandbox Sandbox
 	Range   hcl.Range // of the block's head; zero if it came from flags
 
 	keys      []key    // the plugin's own

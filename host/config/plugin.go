@@ -86,7 +86,7 @@ func (p *parser) value(t Transport, k key, s transport.ConfigKey, where string) 
 			p.complain(placed.at, "allowed are "+strings.Join(s.Allowed, ", "), "%s is %q", k.name, v)
 			return nil, false
 		}
-		if strings.HasSuffix(k.name, "_file") || strings.HasSuffix(k.name, "_dir") {
+		if namesPath(k.name) {
 			v = expandHome(v)
 		}
 		return v, true

@@ -58,7 +58,7 @@ func TestMistakesInPluginKeys(t *testing.T) {
 		name, keys, want string
 	}{
 		{"required", ``, `host.hcl:2:1: transport "pigeon" needs the key "breed"; kind of bird`},
-		{"unknown", "breed = \"homing\"\nsped = 1", `host.hcl:4:1: unsupported key "sped" in transport "pigeon"; did you mean "speed"? allowed are breed, enabled, env, grant, listen, loft, names, plugin, rest, sha256, speed, tame`},
+		{"unknown", "breed = \"homing\"\nsped = 1", `host.hcl:4:1: unsupported key "sped" in transport "pigeon"; did you mean "speed"? allowed are breed, enabled, env, grant, listen, loft, names, plugin, rest, sandbox, sha256, speed, tame`},
 		{"all at once", "breed = \"grey\"\nspeed = 1.5\ntame = 1\nrest = \"long\"\nnames = [1, \"x\"]\nloft = 3",
 			`host.hcl:3:9: breed is "grey"; allowed are homing, racing
 host.hcl:4:9: speed is 1.5, want a whole number that is not huge

@@ -15,3 +15,10 @@ func describeExit(s *os.ProcessState) string {
 	}
 	return fmt.Sprintf("exited with status %d", s.ExitCode())
 }
+
+// endedByItself reports whether nobody else ended it, as far as the way that it
+// ended tells.
+func endedByItself(s *os.ProcessState) bool {
+	ws, ok := s.Sys().(syscall.WaitStatus)
+	return !ok || !ws.Signaled() || ws.Signal() != syscall.SIGKILL && ws.Signal() != syscall.SIGTERM
+}

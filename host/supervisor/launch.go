@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -17,6 +18,7 @@ import (
 
 	"github.com/transporthost/transporthost/host/catalog"
 	"github.com/transporthost/transporthost/host/internal/childproc"
+	"github.com/transporthost/transporthost/host/internal/sandbox"
 	"github.com/transporthost/transporthost/shared/rpc"
 	"github.com/transporthost/transporthost/shared/transport"
 )
@@ -50,7 +52,9 @@ func launch(ctx context.Context, spec Spec, opts Options, log hclog.Logger, file
 	p.dir = dir
 
 	made := make(chan *processRunner, 1)
-	env := map[string]string{logLevelVariable: logLevel(log)}
+	policy := spec.Sandbox.Policy(sandbox.HerePlace(spec.Path, dir, len(files) > 0))
+	env := confinedEnviron(policy, dir)
+	env[logLevelVariable] = logLevel(log)
 	for k, v := range spec.Env {
 		env[k] = v
 	}
@@ -67,7 +71,11 @@ func launch(ctx context.Context, spec Spec, opts Options, log hclog.Logger, file
 		SyncStdout:       io.Discard, // what a plugin prints behind the handshake is nobody's
 		SyncStderr:       io.Discard,
 		RunnerFunc: func(_ hclog.Logger, cmd *exec.Cmd, _ string) (runner.Runner, error) {
-			r, err := newProcessRunner(opts.Starter, exe.Path, spec.Path, append(childproc.Environ(env), cmd.Env...), files)
+			program := &exec.Cmd{Path: spec.Path, Args: []string{spec.Path}, Env: append(childproc.Environ(env), cmd.Env...), ExtraFiles: slices.Clone(files)}
+			if policy.Off {
+				program.Path = exe.Path
+			}
+			r, err := newProcessRunner(opts.Starter, program, policy, exe.File)
 			if err == nil {
 				made <- r
 			}
@@ -217,6 +225,9 @@ func Probe(ctx context.Context, spec Spec, opts Options) (transport.Description,
 	}
 	if opts.LaunchTimeout == 0 {
 		opts.LaunchTimeout = DefaultLaunchTimeout
+	}
+	if spec.Sandbox.Network == nil { // whoever answers a question needs none
+		spec.Sandbox.Network = new(bool)
 	}
 	p, err := launch(ctx, spec, opts, logger, nil)
 	if err != nil {

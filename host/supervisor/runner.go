@@ -16,6 +16,7 @@ import (
 	"github.com/hashicorp/go-plugin/runner"
 
 	"github.com/transporthost/transporthost/host/internal/childproc"
+	"github.com/transporthost/transporthost/host/internal/sandbox"
 )
 
 // outputGrace is how long a dead process's last words are waited for. A
@@ -28,11 +29,16 @@ const outputGrace = 500 * time.Millisecond
 type processRunner struct {
 	starter *childproc.Starter
 	cmd     *exec.Cmd
+	name    string // its argv[0]
+	policy  sandbox.Policy
+	gate    *sandbox.Start
+	report  sandbox.Report // what is enforced, once Start has returned
 
 	stdout, stderr *os.File   // our ends
 	theirs         []*os.File // the child's ends, closed here once it runs
 	lifeline       *os.File   // the write end of the child's stdin; its end is ours
 	stray          strayLine
+	words          lastWords
 
 	started atomic.Int64  // its pid; 0 before Start has succeeded
 	killed  atomic.Bool   // Kill was called, perhaps before there was a process
@@ -44,11 +50,10 @@ type processRunner struct {
 
 var _ runner.Runner = (*processRunner)(nil)
 
-// newProcessRunner prepares a process; env is complete, extra are its
-// descriptors from 3.
-func newProcessRunner(s *childproc.Starter, path, argv0 string, env []string, extra []*os.File) (r *processRunner, err error) {
-	r = &processRunner{starter: s, exited: make(chan struct{})}
-	r.cmd = &exec.Cmd{Path: path, Args: []string{argv0}, Env: env, ExtraFiles: extra}
+// newProcessRunner prepares the process that cmd says under a policy. verified is
+// its program, if that is not the file at cmd.Path.
+func newProcessRunner(s *childproc.Starter, cmd *exec.Cmd, policy sandbox.Policy, verified *os.File) (r *processRunner, err error) {
+	r = &processRunner{starter: s, cmd: cmd, name: cmd.Args[0], policy: policy, exited: make(chan struct{})}
 	pipe := func() (ours, theirs *os.File) {
 		if err != nil {
 			return nil, nil
@@ -61,12 +66,16 @@ func newProcessRunner(s *childproc.Starter, path, argv0 string, env []string, ex
 	r.stderr, errOut = pipe()
 	in, r.lifeline = pipe()
 	r.theirs = []*os.File{out, errOut, in}
+	if err == nil {
+		r.gate, err = sandbox.Prepare(cmd, policy, verified)
+	}
 	if err != nil {
 		r.close()
 		return nil, fmt.Errorf("making the pipes of a plugin: %w", err)
 	}
 	r.cmd.Stdin, r.cmd.Stdout, r.cmd.Stderr = in, out, errOut
 	r.stray.r = r.stdout
+	r.words = lastWords{r: r.stderr, ended: make(chan struct{})}
 	return r, nil
 }
 
@@ -77,6 +86,9 @@ func (r *processRunner) close() {
 			_ = f.Close() // closed twice: an error that says so
 		}
 	}
+	if r.gate != nil {
+		r.gate.Close()
+	}
 }
 
 // Start implements [runner.Runner].
@@ -84,8 +96,9 @@ func (r *processRunner) Start(ctx context.Context) error {
 	if err := r.starter.Start(ctx, r.cmd); err != nil {
 		r.once.Do(func() { close(r.exited) })
 		r.close()
-		return fmt.Errorf("executing %s: %w", r.cmd.Args[0], err)
+		return fmt.Errorf("executing %s: %w", r.name, err)
 	}
+	r.gate.Started()
 	for _, f := range r.theirs {
 		_ = f.Close()
 	}
@@ -105,6 +118,12 @@ func (r *processRunner) Start(ctx context.Context) error {
 		_ = r.stdout.SetReadDeadline(deadline)
 		_ = r.stderr.SetReadDeadline(deadline)
 	}()
+	var err error
+	if r.report, err = r.gate.Await(); err != nil { // Kill frees it
+		_ = r.Kill(ctx)
+		<-r.exited
+		return fmt.Errorf("executing %s: %w", r.name, err)
+	}
 	return nil
 }
 
@@ -118,14 +137,20 @@ func (r *processRunner) Wait(ctx context.Context) error {
 	}
 }
 
-// exitError says how the process ended; nil means with status 0.
+// exitError says how the process ended, and why as far as it said so itself;
+// nil means with status 0. It waits a moment for what the process still says.
 func (r *processRunner) exitError() error {
 	r.waitMu.Lock()
-	defer r.waitMu.Unlock()
-	if r.state == nil || r.state.Success() {
+	state := r.state
+	r.waitMu.Unlock()
+	if state == nil || state.Success() {
 		return nil
 	}
-	return errors.New(describeExit(r.state))
+	text := describeExit(state)
+	if endedByItself(state) {
+		text += r.words.cause(r.policy)
+	}
+	return errors.New(text)
 }
 
 // Kill implements [runner.Runner]. It does not wait.
@@ -143,10 +168,10 @@ func (r *processRunner) pid() int { return int(r.started.Load()) }
 func (r *processRunner) Stdout() io.ReadCloser { return &r.stray }
 
 // Stderr implements [runner.Runner].
-func (r *processRunner) Stderr() io.ReadCloser { return r.stderr }
+func (r *processRunner) Stderr() io.ReadCloser { return &r.words }
 
 // Name implements [runner.Runner].
-func (r *processRunner) Name() string { return r.cmd.Args[0] }
+func (r *processRunner) Name() string { return r.name }
 
 // ID implements [runner.Runner].
 func (r *processRunner) ID() string { return strconv.Itoa(r.pid()) }

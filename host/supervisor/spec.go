@@ -15,6 +15,7 @@ import (
 
 	"github.com/transporthost/transporthost/host/internal/backoff"
 	"github.com/transporthost/transporthost/host/internal/childproc"
+	"github.com/transporthost/transporthost/host/internal/sandbox"
 	"github.com/transporthost/transporthost/shared/rpc"
 	"github.com/transporthost/transporthost/shared/transport"
 )
@@ -41,6 +42,9 @@ type Spec struct {
 	// Origin is the caller's own, for the functions of [Options]: what of its
 	// configuration this spec was made of.
 	Origin any
+
+	// Sandbox says what its processes may do beyond the default.
+	Sandbox sandbox.Request
 }
 
 // An Attachment takes the events of one process; see package router.

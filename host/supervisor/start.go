@@ -103,6 +103,7 @@ func (p *Plugin) crown(in *incarnation, cause string) {
 func (in *incarnation) show(s *Status) {
 	d := in.description
 	s.Incarnation, s.PID, s.Path = in.n, in.proc.runner.pid(), in.spec.Path
+	s.Sandbox = &in.proc.runner.report
 	if d.Name != "" {
 		s.Version, s.Locality, s.Capabilities = d.Version, d.Locality.String(), d.Capabilities.Names()
 	}

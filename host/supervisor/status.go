@@ -3,6 +3,7 @@ package supervisor
 import (
 	"time"
 
+	"github.com/transporthost/transporthost/host/internal/sandbox"
 	"github.com/transporthost/transporthost/shared/transport"
 )
 
@@ -39,6 +40,7 @@ type Status struct {
 	Remedy       string            `json:"remedy,omitempty"` // what a person can do
 	NextAttempt  *time.Time        `json:"next_attempt,omitempty"`
 	Reported     *transport.Status `json:"reported,omitempty"` // by the plugin itself
+	Sandbox      *sandbox.Report   `json:"sandbox,omitempty"`  // of the last process; nil before the first
 	Successor    *Successor        `json:"successor,omitempty"`
 	Retiring     []Retiring        `json:"retiring,omitempty"` // oldest first
 }

@@ -410,7 +410,10 @@ func TestGrandchildrenEndWithTheirPlugin(t *testing.T) {
 }
 
 func endWithTheirPlugin(t *testing.T, behaviour string) {
-	r := start(t, behaviour, nil)
+	r := start(t, behaviour, func(s *Spec, _ *Options) {
+		// Confined, it could have no session of its own.
+		s.Sandbox.Processes, s.Sandbox.Off = true, behaviour == "has a daemon"
+	})
 	s := r.await("ready", isReady)
 	var grandchild int
 	if _, err := fmt.Sscanf(s.Addresses[0], "pid:%d", &grandchild); err != nil {
