@@ -69,10 +69,10 @@ func (w *lastWords) endLineLocked() {
 }
 
 // noMemory are the words of those who get none: Go, C and its threads, C++,
-// Rust, Python, JavaScript.
+// Rust, Python, JavaScript, sanitizers.
 func noMemory() []string {
 	return []string{"out of memory", "cannot allocate memory", "failed to create new os thread", "pthread_create failed",
-		"bad_alloc", "memory allocation of", "memoryerror"}
+		"bad_alloc", "memory allocation of", "memoryerror", "failed to allocate"}
 }
 
 // cause is what the words add to how the process ended.

@@ -70,6 +70,19 @@ func (p testPlugin) Serve(ctx context.Context, h *pluginsdk.Host) error {
 		return nil
 	}
 	h.Ready("test:")
+	switch p.behaviour {
+	case "leaks":
+		leak()
+	case "panics":
+		panic("the moon is full")
+	case "makes a temporary file":
+		f, err := os.CreateTemp("", "")
+		if err != nil {
+			return err
+		}
+		h.ReportStatus(transport.Status{State: f.Name(), Ready: true})
+		_ = f.Close()
+	}
 	if p.behaviour == "reports" {
 		awaitFile(ctx, os.Getenv(gate)) // the host must have seen that it is ready
 		for _, s := range reports() {
@@ -81,6 +94,21 @@ func (p testPlugin) Serve(ctx context.Context, h *pluginsdk.Host) error {
 		select {}
 	}
 	return nil
+}
+
+// leak takes memory until there is none.
+func leak() {
+	const step = 16 << 20
+	for kept := [][]byte{}; ; {
+		b := make([]byte, step)
+		for i := 0; i < len(b); i += 4096 {
+			b[i] = 1
+		}
+		kept = append(kept, b)
+		if len(kept) > 1<<20 { // it must not be seen that they are for nobody
+			return
+		}
+	}
 }
 
 // gate is in the environment of a plugin that waits for a file.

@@ -18,7 +18,7 @@ func limit(p Policy, r *Report) {
 	}{
 		// Cores hold secrets, and land in directories of others.
 		{syscall.RLIMIT_CORE, 0, func(uint64) string { return "no core dumps" }},
-		{syscall.RLIMIT_NOFILE, p.Files, func(n uint64) string { return fmt.Sprintf("files ≤ %d", n) }},
+		{syscall.RLIMIT_NOFILE, p.Files, func(n uint64) string { return fmt.Sprintf("open files ≤ %d", n) }},
 		// Of data, and not of addresses, of which Go and the race detector reserve
 		// far more than they use.
 		{syscall.RLIMIT_DATA, p.Memory, func(n uint64) string { return "memory ≤ " + Bytes(n) }},

@@ -107,7 +107,7 @@ func (p *Policy) readNetwork(b borders, at Place) {
 	// one: whoever may read only the old one goes on asking the old network.
 	p.Read = append(p.Read, "/run/systemd/resolve", "/run/NetworkManager", "/run/resolvconf", "/run/connman", "/var/run/nscd")
 	if at.Root {
-		p.Notes = append(p.Notes, "noticing that /etc/resolv.conf was replaced (for root, /etc is closed)")
+		p.Notes = append(p.Notes, "access to a resolv.conf that replaces the present one (a host of root does not open all of /etc)")
 		return
 	}
 	p.Read = append(p.Read, b.without("/etc")...)
