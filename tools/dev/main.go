@@ -25,6 +25,8 @@ const usage = `Usage: go run ./tools/dev COMMAND [ARG...]
   build          bin/transporthost, bin/plugins/transport-*, bin/mcp-server
   generate       shared/transportpb from shared/proto
   bench [ARG...] measure the host beside its baselines (-help lists the options)
+  chaos [ARG...] let the host suffer whatever goes wrong in production, and
+                 check what its peers notice (-help lists the options; Linux)
   fuzz [TIME]    run every fuzz test for TIME (default 10s)
   clean          remove what build made
 `
@@ -67,6 +69,8 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 		err = s.steps(ctx, []step{{"generate", s.generate}})
 	case "bench":
 		err = s.bench(ctx, args)
+	case "chaos":
+		err = s.steps(ctx, s.chaosSteps(args))
 	case "fuzz":
 		err = s.fuzz(ctx, args)
 	case "clean":

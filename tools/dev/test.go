@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 )
@@ -37,7 +38,12 @@ func (s shop) testSteps() []step {
 		step{"generated", s.checkGenerated},
 	)
 	all = append(all, s.buildSteps()...)
-	return append(all, step{"unit", s.unitTests}, step{"e2e", s.endToEndTests})
+	all = append(all, step{"unit", s.unitTests}, step{"e2e", s.endToEndTests})
+	if runtime.GOOS != "linux" {
+		return all
+	}
+	// Last and alone: it compares times.
+	return append(all, s.buildChaos(), s.chaosStep([]string{"-for", chaosInTest}))
 }
 
 // test does the steps that only names, or all of them.
