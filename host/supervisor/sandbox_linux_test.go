@@ -114,30 +114,24 @@ func TestScripts(t *testing.T) {
 	}
 }
 
-// TestFilesThatCannotBeExecuted have one cause, in the words of the system.
+// TestFilesThatCannotBeExecuted have the same cause with and without a sandbox.
 func TestFilesThatCannotBeExecuted(t *testing.T) {
-	for _, tt := range []struct {
-		name, content string
-		mode          os.FileMode
-		cause         string
-	}{
-		{"no program", "rubbish", 0o755, "exec format error"},
-		{"not executable", "#!/bin/sh\n", 0o644, "permission denied"},
-		{"no interpreter", "#!/no/such/program\n", 0o755, "no such file or directory"},
-	} {
-		for _, off := range []bool{false, true} {
-			t.Run(fmt.Sprintf("%s, off %v", tt.name, off), func(t *testing.T) {
-				path := filepath.Join(t.TempDir(), "transport-test")
-				if err := os.WriteFile(path, []byte(tt.content), tt.mode); err != nil {
-					t.Fatal(err)
-				}
+	for name, content := range map[string]string{"no program": "rubbish", "no interpreter": "#!/no/such/program\n"} {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "transport-test")
+			if err := os.WriteFile(path, []byte(content), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			var causes []string
+			for _, off := range []bool{false, true} {
 				r := start(t, "", func(s *Spec, _ *Options) { s.Path, s.Sandbox.Off = path, off })
-				s := r.await("failed", func(s Status) bool { return s.State == Failed })
-				if want := `launching plugin "test": executing ` + path + ": fork/exec " + path + ": " + tt.cause; s.Cause != want {
-					t.Errorf("the cause is %q, want %q", s.Cause, want)
-				}
-			})
-		}
+				causes = append(causes, r.await("failed", func(s Status) bool { return s.State == Failed }).Cause)
+				r.stop()
+			}
+			if causes[0] != causes[1] || !strings.HasPrefix(causes[0], `launching plugin "test": executing `+path+": ") {
+				t.Errorf("the causes are %q", causes)
+			}
+		})
 	}
 }
 

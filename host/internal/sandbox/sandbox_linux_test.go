@@ -302,7 +302,7 @@ func TestWhatCannotBeExecuted(t *testing.T) {
 			cmd := &exec.Cmd{Path: tt.path, Args: []string{"plugin"}}
 			_, err := s.start(cmd, s.policy(tt.path, true), nil)
 			_ = cmd.Wait()
-			if !errors.Is(err, tt.want) || !strings.Contains(err.Error(), tt.says) || !strings.Contains(err.Error(), tt.path) {
+			if !errors.Is(err, tt.want) || !strings.Contains(err.Error(), tt.says) {
 				t.Errorf("got %v, want %v with %q", err, tt.want, tt.says)
 			}
 		})

@@ -35,20 +35,15 @@ func (s *Start) Close() {
 // errNoShim is what a shim that says nothing has done.
 var errNoShim = errors.New("its sandbox did not come up")
 
-// An ExecError says why a program could not be executed.
-type ExecError struct {
-	Path string
-	Hint string // may be empty
-	Err  error
+// An errConfined says that a program could not be executed because of its
+// sandbox.
+type errConfined struct {
+	hint string
+	err  error
 }
 
-func (e *ExecError) Error() string {
-	text := fmt.Sprintf("fork/exec %s: %v", e.Path, e.Err)
-	if e.Hint != "" {
-		text += "; " + e.Hint + `; name it in sandbox = { read = ["/DIR"] } of the transport`
-	}
-	return text
+func (e *errConfined) Error() string {
+	return fmt.Sprintf(`%v; %s; name it in sandbox = { read = ["/DIR"] } of the transport`, e.err, e.hint)
 }
 
-// Unwrap returns the cause.
-func (e *ExecError) Unwrap() error { return e.Err }
+func (e *errConfined) Unwrap() error { return e.err }

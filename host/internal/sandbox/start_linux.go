@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"syscall"
@@ -60,8 +61,10 @@ func (s *Start) Await() (Report, error) {
 		switch {
 		case err == nil && a.Report != nil:
 			s.report, confined = *a.Report, true
-		case err == nil:
-			return s.report, &ExecError{Path: s.path, Hint: a.Hint, Err: syscall.Errno(a.Errno)}
+		case err == nil && a.Hint != "":
+			return s.report, &errConfined{a.Hint, syscall.Errno(a.Errno)}
+		case err == nil: // as package os says it
+			return s.report, &fs.PathError{Op: "fork/exec", Path: s.path, Err: syscall.Errno(a.Errno)}
 		case errors.Is(err, io.EOF) && confined:
 			return s.report, nil
 		case errors.Is(err, io.EOF):
