@@ -97,7 +97,13 @@ type Transport interface {
 }
 
 // A Drainer is a [Transport] that can stop accepting before it is stopped:
-// after Drain returns no new connection opens; the open ones go on.
+// after Drain returns no new connection opens; the open ones go on. It closes
+// its own descriptors of the host's listeners and leaves the sockets alone:
+// another process accepts from them. Who was accepted before is still greeted;
+// Drain waits for that until ctx ends. It may be called again.
+//
+// A Drainer whose addresses the host binds, and that is no [Resumer], is replaced
+// by a process that serves beside it until it has been drained.
 type Drainer interface {
 	Drain(ctx context.Context) error
 }
