@@ -157,11 +157,15 @@ func TestRemoteEndsBesideAThrottledRelay(t *testing.T) {
 	)
 	for _, tt := range []struct {
 		name     string
-		slow     bool // the relay reads slowly, else nothing
-		inFlight bool // requests that nobody answers are in flight too
-	}{{"reads slowly", true, false}, {"reads nothing", false, false}, {"reads nothing, and requests are in flight", false, true}} {
+		profile  backend.Profile // 2: each answer is one frame
+		slow     bool            // the relay reads slowly, else nothing
+		inFlight bool            // a request that nobody answers is in flight too
+	}{
+		{"reads slowly", backend.Profile3, true, false}, {"reads nothing", backend.Profile3, false, false},
+		{"reads nothing of whole frames", backend.Profile2, false, false}, {"reads nothing, and a request is in flight", backend.Profile3, false, true},
+	} {
 		t.Run(tt.name, func(t *testing.T) {
-			r := newRelay(t, backend.Options{})
+			r := newRelay(t, backend.Options{Profile: tt.profile})
 			r.signIn(backend.AuthChatGPT, "")
 			s := setup{local: besideWebsocket + "limits { drain_timeout = \"1s\" }\n"}
 			if tt.inFlight {

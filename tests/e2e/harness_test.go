@@ -139,16 +139,21 @@ func launchCommand(t *testing.T, runtime string, cmd *exec.Cmd) *hostProcess {
 	if h.stdin, err = h.cmd.StdinPipe(); err != nil {
 		t.Fatal(err)
 	}
-	out, err := h.cmd.StdoutPipe()
+	// Not StdoutPipe: that closes at the host's end, be its last words read or not.
+	out, said, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { _ = out.Close() })
+	h.cmd.Stdout = said
 	h.stdout = bufio.NewReaderSize(out, 1<<20)
 	words, err := h.cmd.StderrPipe()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := h.cmd.Start(); err != nil {
+	err = h.cmd.Start()
+	_ = said.Close()
+	if err != nil {
 		t.Fatal(err)
 	}
 	read := make(chan struct{})
