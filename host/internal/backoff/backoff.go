@@ -30,19 +30,19 @@ func Default() Policy {
 func (p Policy) Validate() error {
 	var errs []error
 	if p.Min <= 0 {
-		errs = append(errs, fmt.Errorf("Min is %v, want more than 0: without it what fails at once fails without a pause", p.Min))
+		errs = append(errs, fmt.Errorf("the Min is %v, want more than 0: without it what fails at once fails without a pause", p.Min))
 	}
 	if p.Max < p.Min {
-		errs = append(errs, fmt.Errorf("Max is %v, want at least Min, %v", p.Max, p.Min))
+		errs = append(errs, fmt.Errorf("the Max is %v, want at least Min, %v", p.Max, p.Min))
 	}
 	if p.ResetAfter <= 0 {
-		errs = append(errs, fmt.Errorf("ResetAfter is %v, want more than 0: no uptime at all would forget every failure", p.ResetAfter))
+		errs = append(errs, fmt.Errorf("the ResetAfter is %v, want more than 0: no uptime at all would forget every failure", p.ResetAfter))
 	}
 	if p.GiveUpAfter < 0 {
-		errs = append(errs, fmt.Errorf("GiveUpAfter is %d, want 0 or more", p.GiveUpAfter))
+		errs = append(errs, fmt.Errorf("the GiveUpAfter is %d, want 0 or more", p.GiveUpAfter))
 	}
 	if p.GiveUpAfter > 0 && p.GiveUpWindow <= 0 {
-		errs = append(errs, fmt.Errorf("GiveUpWindow is %v, want more than 0", p.GiveUpWindow))
+		errs = append(errs, fmt.Errorf("the GiveUpWindow is %v, want more than 0", p.GiveUpWindow))
 	}
 	return errors.Join(errs...)
 }
