@@ -258,7 +258,7 @@ func (c Config) validate() error {
 	}
 	if c.Restart != (RestartPolicy{}) {
 		if err := c.Restart.Validate(); err != nil {
-			errs = append(errs, fmt.Errorf("Restart: %w", err))
+			errs = append(errs, fmt.Errorf("the restart policy: %w", err))
 		}
 	}
 	interval, silence := cmp.Or(c.ProbeInterval, supervisor.DefaultProbeInterval), cmp.Or(c.ProbeTimeout, supervisor.DefaultProbeTimeout)
