@@ -168,8 +168,9 @@ func (b *laboratory) stalled(ctx context.Context, r row) ([]line, error) {
 		none, some := results[0], results[1]
 		without, with = append(without, none.Throughput), append(with, some.Throughput)
 		ratios = append(ratios, ratio(some.Throughput, none.Throughput))
-		if some.Memory.Processes > 0 {
-			perPeer := float64(some.Memory.RSS-none.Memory.RSS) / peers / float64(some.Memory.Processes)
+		if some.Memory.Processes > 1 {
+			// One of them is the keeper, which holds nothing of any peer.
+			perPeer := float64(some.Memory.RSS-none.Memory.RSS) / peers / float64(some.Memory.Processes-1)
 			memory = append(memory, perPeer/(1<<20))
 		}
 		fmt.Fprintf(b.log, "    stalled peers sent %.1f MiB; the host closed %d of %d\n",
