@@ -175,6 +175,14 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
+func (c Config) names() []string {
+	names := make([]string, 0, len(c.Transports))
+	for _, t := range c.Transports {
+		names = append(names, t.Name)
+	}
+	return names
+}
+
 func listenOnly(addresses []string) func(transport.Description) (json.RawMessage, error) {
 	return func(transport.Description) (json.RawMessage, error) {
 		if len(addresses) == 0 {

@@ -85,7 +85,7 @@ func New(cfg Config) (*Host, error) {
 	}
 	h.router = router.New(router.Config{
 		App: h.app, Logger: cfg.Logger.Named("router"), MaxMessageBytes: cfg.MaxMessageBytes,
-		MaxConnections: cfg.MaxConnections, SlowAfter: cfg.SlowAfter,
+		MaxConnections: cfg.MaxConnections, SlowAfter: cfg.SlowAfter, Transports: cfg.names(),
 		ConnClosed: h.connClosed, Accepted: h.accepted, ClientNamed: h.clientNamed,
 	})
 	return h, nil

@@ -81,6 +81,7 @@ func (h *Host) pluginStatus() []supervisor.Status {
 		}
 		for _, m := range members {
 			if s := m.plugin.Status(); s.Instance == t.Name && !h.isLeaving(m) {
+				s.Conduct = supervisor.Conduct(h.router.Conduct(t.Name))
 				all = append(all, s)
 			}
 		}

@@ -107,6 +107,10 @@ func printStatus(io streams, s host.Status) error {
 		if p.Remedy != "" {
 			fmt.Fprintf(w, "\t\tremedy: %s\n", p.Remedy)
 		}
+		if c := p.Conduct; c.Last != "" {
+			fmt.Fprintf(w, "\t\tit should not: %s (refused connections %d, violations %d, strays %d, unknown events %d)\n",
+				c.Last, c.Refused, c.Violations, c.Strays, c.Unknown)
+		}
 	}
 	if s.Admin != "" {
 		fmt.Fprintf(w, "admin\t\t%s\n", s.Admin)

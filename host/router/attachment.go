@@ -1,8 +1,8 @@
 package router
 
 import (
+	"errors"
 	"fmt"
-	"strings"
 	"sync"
 
 	"github.com/hashicorp/go-hclog"
@@ -19,11 +19,16 @@ type Attachment struct {
 	link     Commands
 	log      hclog.Logger
 
-	// Of the receive loop: rows whose cursor is to be confirmed.
-	accepted []*row
+	record *record
 
-	mu   sync.Mutex // guards what follows
-	rows map[transport.ConnID]*row
+	// Of the receive loop.
+	accepted []*row // whose cursor is to be confirmed
+	joined   int    // bytes of messages that are still arriving
+	broken   error  // how the plugin broke the rules of the link, first
+
+	mu        sync.Mutex // guards what follows
+	rows      map[transport.ConnID]*row
+	dismissed map[transport.ConnID]struct{} // have no row, and may still be spoken of
 }
 
 var _ rpc.Events = (*Attachment)(nil)
@@ -37,23 +42,24 @@ func (a *Attachment) row(conn transport.ConnID) *row {
 // Opened implements [rpc.Events].
 func (a *Attachment) Opened(conn transport.ConnID, o transport.Opened) {
 	if conn == 0 || a.row(conn) != nil {
-		a.violation(conn, fmt.Errorf("connection %d was opened twice", conn))
+		a.violation(conn, errors.New("opened twice, or without a number"))
 		return
 	}
 	if n := len(o.ResumeKey); n > transport.MaxCursorBytes {
 		a.violation(conn, fmt.Errorf("resume key of %d bytes, limit %d", n, transport.MaxCursorBytes))
-		a.link.Close(conn, transport.CloseReason{Code: transport.CloseProtocol, Text: "the resume key is too long"})
 		return
 	}
 	o.Peer = clipPeer(o.Peer)
 	if w := a.adopt(conn, o); w != nil {
-		w.attach(a.link)
+		w.attach(a)
 		return
 	}
-	w := newRow(a.router, a.instance, conn, a.link, o)
-	if !a.router.add(w) {
+	w := newRow(a, conn, o)
+	if err := a.router.add(w); err != nil {
 		a.router.counters.refused.Add(1)
-		a.link.Close(conn, transport.Because(transport.CloseOverloaded, "the host has %d connections, its limit", a.router.cfg.MaxConnections))
+		a.record.complain(a.log, refused, "a connection was refused: %v", err)
+		a.dismiss(conn)
+		a.link.Close(conn, transport.Because(transport.CloseOverloaded, "%v", err))
 		return
 	}
 	a.mu.Lock()
@@ -69,9 +75,7 @@ const longestPeerText = 256
 
 func clipPeer(p transport.Peer) transport.Peer {
 	for _, s := range []*string{&p.RemoteAddr, &p.LocalAddr, &p.Identity, &p.UserAgent, &p.ClientName} {
-		if len(*s) > longestPeerText {
-			*s = strings.ToValidUTF8((*s)[:longestPeerText], "")
-		}
+		*s = transport.Line(*s, longestPeerText)
 	}
 	return p
 }
@@ -102,7 +106,8 @@ func (a *Attachment) Started(adopted []transport.ConnID) {
 func (a *Attachment) Received(conn transport.ConnID, piece []byte, cursor transport.Cursor, more bool) {
 	w := a.row(conn)
 	if w == nil {
-		return // late: it was ended on this side
+		a.stray(conn, "Received")
+		return
 	}
 	if err := w.received(piece, more); err != nil {
 		a.violation(conn, err)
@@ -117,6 +122,7 @@ func (a *Attachment) Received(conn transport.ConnID, piece []byte, cursor transp
 func (a *Attachment) Rejected(conn transport.ConnID, r transport.Rejection) {
 	w := a.row(conn)
 	if w == nil {
+		a.stray(conn, "Rejected")
 		return
 	}
 	if err := w.rejected(r); err != nil {
@@ -142,27 +148,69 @@ func (a *Attachment) accept(w *row, cursor transport.Cursor) {
 	w.accept(cursor)
 }
 
-// violation closes a connection on which the plugin broke the link's rules. What
-// it goes on to do there is counted, and not worth a line each.
+// violation notes that the plugin broke the link's rules. Who miscounts is not
+// believed in what follows: the batch's end ends the link, and with it the
+// process. A message that is too large ends its connection only; a peer may be
+// the cause of that, and the other peers shall not pay for it.
 func (a *Attachment) violation(conn transport.ConnID, err error) {
 	a.router.counters.violations.Add(1)
+	a.record.complain(a.log, violations, "connection %d: %v", conn, err)
 	w := a.row(conn)
-	if w == nil || w.abort(transport.Because(transport.CloseProtocol, "the plugin broke the rules of the link: %v", err)) {
-		a.log.Warn("the plugin broke the rules of the link", "connection", conn, "error", err)
+	if errors.Is(err, transport.ErrTooLarge) {
+		if w != nil {
+			w.abort(transport.Because(transport.CloseTooLarge, "%v", err))
+		}
+		return
+	}
+	if w != nil { // nor is it resumed by a process that would do the same
+		w.abort(transport.Because(transport.CloseProtocol, "the plugin broke the rules of the link: %v", err))
+	}
+	if a.broken == nil {
+		a.broken = fmt.Errorf("it broke the rules of the link: connection %d: %w", conn, err)
 	}
 }
 
+// stray notes an event of a connection that is not open. It is late if the host
+// has given the connection up, and else the plugin's invention; either way there
+// is nothing that it could change.
+func (a *Attachment) stray(conn transport.ConnID, event string) {
+	a.mu.Lock()
+	_, known := a.dismissed[conn]
+	a.mu.Unlock()
+	if !known {
+		a.record.complain(a.log, strays, "%s of connection %d, which is not open", event, conn)
+	}
+}
+
+// dismiss forgets the row of a connection that the process has not closed yet.
+func (a *Attachment) dismiss(conn transport.ConnID) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	delete(a.rows, conn)
+	if len(a.dismissed) < mostDismissed {
+		a.dismissed[conn] = struct{}{}
+	}
+}
+
+// mostDismissed bounds what is remembered for a process that opens and does not
+// close. Beyond it, what is late counts as stray.
+const mostDismissed = 1 << 16
+
 // Acked implements [rpc.Events].
 func (a *Attachment) Acked(conn transport.ConnID, seq transport.Seq) {
-	if w := a.row(conn); w != nil {
-		w.acked(seq)
+	w := a.row(conn)
+	if w == nil {
+		a.stray(conn, "Acked")
+		return
 	}
+	w.acked(seq)
 }
 
 // Checkpoint implements [rpc.Events].
 func (a *Attachment) Checkpoint(conn transport.ConnID, data []byte) {
 	w := a.row(conn)
 	if w == nil {
+		a.stray(conn, "Checkpoint")
 		return
 	}
 	if len(data) > transport.MaxCheckpointBytes {
@@ -175,9 +223,12 @@ func (a *Attachment) Checkpoint(conn transport.ConnID, data []byte) {
 
 // Finished implements [rpc.Events].
 func (a *Attachment) Finished(conn transport.ConnID) {
-	if w := a.row(conn); w != nil {
-		w.finish()
+	w := a.row(conn)
+	if w == nil {
+		a.stray(conn, "Finished")
+		return
 	}
+	w.finish()
 }
 
 // Closed implements [rpc.Events].
@@ -185,9 +236,15 @@ func (a *Attachment) Closed(conn transport.ConnID, reason transport.CloseReason)
 	a.mu.Lock()
 	w := a.rows[conn]
 	delete(a.rows, conn)
+	_, known := a.dismissed[conn]
+	delete(a.dismissed, conn)
 	a.mu.Unlock()
-	if w != nil {
+	switch {
+	case w != nil:
+		w.forgetJoined()
 		w.end(reason)
+	case !known:
+		a.stray(conn, "Closed")
 	}
 }
 
@@ -195,6 +252,7 @@ func (a *Attachment) Closed(conn transport.ConnID, reason transport.CloseReason)
 func (a *Attachment) Credit(conn transport.ConnID, c transport.Credit) {
 	w := a.row(conn)
 	if w == nil {
+		a.stray(conn, "Credit")
 		return
 	}
 	if err := w.credit(c); err != nil {
@@ -204,11 +262,11 @@ func (a *Attachment) Credit(conn transport.ConnID, c transport.Credit) {
 
 // Unknown implements [rpc.Events].
 func (a *Attachment) Unknown(conn transport.ConnID) {
-	a.log.Debug("ignoring an event of a newer plugin", "connection", conn)
+	a.record.complain(a.log, unknown, "it speaks of connection %d in an event that this host does not know, as a newer one may", conn)
 }
 
 // EndBatch implements [rpc.Events].
-func (a *Attachment) EndBatch() {
+func (a *Attachment) EndBatch() error {
 	for i, w := range a.accepted {
 		a.link.Accepted(w.linkID, w.cursor)
 		if f := a.router.cfg.Accepted; f != nil {
@@ -217,6 +275,7 @@ func (a *Attachment) EndBatch() {
 		a.accepted[i] = nil
 	}
 	a.accepted = a.accepted[:0]
+	return a.broken
 }
 
 // Delivered says that the terminal got so many messages from this process. It is

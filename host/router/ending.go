@@ -176,6 +176,16 @@ func (w *row) end(reason transport.CloseReason) {
 	w.router.remove(w)
 }
 
+// leave takes the row from a process that does not confirm its end.
+func (w *row) leave() {
+	w.mu.Lock()
+	home := w.home
+	w.mu.Unlock()
+	home.dismiss(w.linkID)
+	home.record.complain(home.log, violations, "it did not confirm the end of connection %d within %v", w.linkID, closeLimit)
+	w.router.counters.violations.Add(1)
+}
+
 // detach takes the row from its process, if it can be resumed by the next. One
 // that is closed goes on too, while it owes the peer something: that was accepted
 // before the close.
@@ -210,10 +220,10 @@ func (w *row) resume() transport.Resume {
 
 // attach gives the row to the process that adopted it, and sends again what was
 // not acknowledged.
-func (w *row) attach(link Commands) {
+func (w *row) attach(home *Attachment) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.link = link
+	w.home, w.link = home, home.link
 	w.attached = w.out.nextSeq() - 1
 	w.progress = time.Now()
 	if w.state == asking { // closed meanwhile, with nothing to say

@@ -6,7 +6,7 @@ package router
 import (
 	"cmp"
 	"context"
-	"slices"
+	"fmt"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -74,6 +74,10 @@ type Config struct {
 	OutQueueBytes    int
 	OutQueueMessages int
 	SlowAfter        time.Duration
+	// Transports are the instances that there are. Each is kept an equal part of
+	// half of MaxConnections: a plugin that opens without end takes nothing from
+	// the others.
+	Transports []string
 
 	// ConnClosed is called when a connection has ended, with why, and the number
 	// of those of the same instance that remain. It must not block. May be nil.
@@ -99,6 +103,12 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
+// leastJoinedBytes is what messages of several pieces that are still arriving may
+// take in one plugin's name: a few of the largest. A peer holds at most one.
+const leastJoinedBytes = 256 << 20
+
+func (c Config) maxJoinedBytes() int { return max(leastJoinedBytes, 4*c.MaxMessageBytes) }
+
 // A Router is the table of connections. Its methods may be called from any
 // goroutine.
 type Router struct {
@@ -110,6 +120,7 @@ type Router struct {
 	rows     map[uint64]*row
 	detached map[string]map[transport.ConnID]*row // by instance: those that wait for the next process
 	byOrigin map[string]int
+	records  map[string]*record // by instance
 	lastID   uint64
 
 	turnMu sync.Mutex    // guards turn; taken after any other
@@ -126,6 +137,7 @@ func New(cfg Config) *Router {
 		rows:     make(map[uint64]*row),
 		detached: make(map[string]map[transport.ConnID]*row),
 		byOrigin: make(map[string]int),
+		records:  make(map[string]*record),
 		waiting:  make(map[*row]struct{}),
 	}
 }
@@ -170,6 +182,7 @@ func (r *Router) sweep(now time.Time) {
 				r.watch(w)
 			}
 		case abandoned:
+			w.leave()
 			w.end(transport.Because(transport.CloseInternal, "the plugin did not confirm the end of the connection"))
 		}
 	}
@@ -178,8 +191,9 @@ func (r *Router) sweep(now time.Time) {
 // Attach makes the router take what a new process of an instance sends.
 func (r *Router) Attach(instance string, incarnation int, link Commands) *Attachment {
 	return &Attachment{
-		router: r, instance: instance, link: link, rows: make(map[transport.ConnID]*row),
-		log: r.cfg.Logger.With("instance", instance, "incarnation", incarnation),
+		router: r, instance: instance, link: link, record: r.record(instance), rows: make(map[transport.ConnID]*row),
+		dismissed: make(map[transport.ConnID]struct{}),
+		log:       r.cfg.Logger.With("instance", instance, "incarnation", incarnation),
 	}
 }
 
@@ -198,18 +212,28 @@ func (r *Router) Resumable(instance string) []transport.Resume {
 	return out
 }
 
-// add enters a new row, unless the table is full.
-func (r *Router) add(w *row) bool {
+// add enters a new row, unless the table has no room for it.
+func (r *Router) add(w *row) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if len(r.rows) >= r.cfg.MaxConnections {
-		return false
+	kept := 0 // for the others
+	for _, other := range r.cfg.Transports {
+		if other != w.origin {
+			kept += max(0, r.cfg.MaxConnections/(2*len(r.cfg.Transports))-r.byOrigin[other])
+		}
+	}
+	switch n := len(r.rows); {
+	case n >= r.cfg.MaxConnections:
+		return fmt.Errorf("the host has %d connections, its limit", r.cfg.MaxConnections)
+	case n+kept >= r.cfg.MaxConnections:
+		return fmt.Errorf("the transport has %d connections; what is left of the host's %d is kept for the others",
+			r.byOrigin[w.origin], r.cfg.MaxConnections)
 	}
 	r.lastID++
 	w.id = r.lastID
 	r.rows[w.id] = w
 	r.byOrigin[w.origin]++
-	return true
+	return nil
 }
 
 // remove takes a row out, for good.
@@ -259,9 +283,20 @@ func (r *Router) unpark(instance string, conn transport.ConnID, key transport.Re
 // that came and did not adopt it.
 func (r *Router) abandon(instance string, except []transport.ConnID, reason transport.CloseReason) {
 	r.mu.Lock()
+	kept := make(map[transport.ConnID]bool, len(r.detached[instance]))
+	for conn := range r.detached[instance] {
+		kept[conn] = false
+	}
+	r.mu.Unlock()
+	for _, conn := range except { // as many as a plugin likes to name
+		if _, waits := kept[conn]; waits {
+			kept[conn] = true
+		}
+	}
+	r.mu.Lock()
 	var rows []*row
 	for conn, w := range r.detached[instance] {
-		if !slices.Contains(except, conn) {
+		if !kept[conn] {
 			rows = append(rows, w)
 			delete(r.detached[instance], conn)
 		}

@@ -230,21 +230,171 @@ func TestOverload(t *testing.T) {
 	}
 }
 
-func TestAPluginThatIgnoresCreditLosesTheConnection(t *testing.T) {
-	r, a, w, app := setUp(t, keepAll, Config{})
-	open1(a, transport.Opened{})
-	for range transport.WindowMessages + 1 {
-		a.Received(1, []byte(`{"method":"note"}`), "", false)
+// TestAPluginThatBreaksTheRules loses its link, with the cause, at the end of the
+// batch.
+func TestAPluginThatBreaksTheRules(t *testing.T) {
+	long := strings.Repeat("x", 5<<10)
+	for _, tt := range []struct {
+		name   string
+		offend func(*Attachment)
+		want   string
+	}{
+		{"ignores the window", func(a *Attachment) {
+			for range transport.WindowMessages + 1 {
+				a.Received(1, []byte(`{"method":"note"}`), "", false)
+			}
+		}, "connection 1: the window was exceeded: "},
+		{"ignores it by rejecting", func(a *Attachment) {
+			for range transport.WindowMessages {
+				a.Received(1, []byte(`{"method":"note"}`), "", false)
+			}
+			a.Rejected(1, transport.Rejection{})
+		}, "connection 1: the window was exceeded: "},
+		{"returns what it has not", func(a *Attachment) { a.Credit(1, transport.Credit{Bytes: 1}) },
+			"connection 1: credit of 1 bytes and 0 messages returned, 0 and 0 are on their way"},
+		{"opens twice", func(a *Attachment) { a.Opened(1, transport.Opened{}) }, "connection 1: opened twice"},
+		{"opens without a number", func(a *Attachment) { a.Opened(0, transport.Opened{}) }, "connection 0: opened twice, or without a number"},
+		{"long key", func(a *Attachment) { a.Opened(2, transport.Opened{ResumeKey: transport.ResumeKey(long)}) }, "connection 2: resume key of 5120 bytes"},
+		{"long checkpoint", func(a *Attachment) { a.Checkpoint(1, []byte(long)) }, "connection 1: checkpoint of 5120 bytes"},
+		{"long cursor", func(a *Attachment) { a.Received(1, []byte(`{"method":"note"}`), transport.Cursor(long), false) }, "connection 1: cursor of 5120 bytes"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			r, a, _, app := setUp(t, keepAll, Config{})
+			open1(a, transport.Opened{})
+			tt.offend(a)
+			err := a.EndBatch()
+			if err == nil || !strings.HasPrefix(err.Error(), "it broke the rules of the link: "+tt.want) {
+				t.Fatalf("the batch ends with %v, want %q", err, tt.want)
+			}
+			if c := r.Conduct("ws"); c.Violations != 1 || !strings.HasPrefix(c.Last, tt.want) || r.Counters().Violations != 1 {
+				t.Errorf("the conduct is %+v", c)
+			}
+			a.Detach(transport.Because(transport.ClosePluginLost, "%v", err), true)
+			if c := app.sessions[0].closed; c == nil || !strings.Contains(c.Text, strings.SplitN(tt.want, ": ", 2)[1]) {
+				t.Errorf("the session heard %v, want the cause", c)
+			}
+		})
 	}
-	if len(w.closes) != 1 || w.closes[0].Code != transport.CloseProtocol {
+}
+
+// TestTooLargeAMessageEndsItsConnectionOnly.
+func TestTooLargeAMessageEndsItsConnectionOnly(t *testing.T) {
+	r, a, w, _ := setUp(t, keepAll, Config{MaxMessageBytes: 100 << 10})
+	open1(a, transport.Opened{})
+	piece := make([]byte, transport.PieceBytes)
+	for range 4 {
+		a.Received(1, piece, "", true)
+	}
+	if err := a.EndBatch(); err != nil {
+		t.Errorf("the link ends: %v", err)
+	}
+	if len(w.closes) != 1 || w.closes[0].Code != transport.CloseTooLarge || !strings.Contains(w.closes[0].Text, "message of more than 102400 bytes") {
 		t.Errorf("closes: %v", w.closes)
 	}
-	a.Closed(1, transport.CloseReason{Code: transport.CloseNormal})
-	if c := app.sessions[0].closed; c == nil || c.Code != transport.CloseProtocol {
-		t.Errorf("the session heard %v, want the cause", c)
+	if a.joined != 0 || r.Conduct("ws").Violations != 1 {
+		t.Errorf("%d bytes are still counted; the conduct is %+v", a.joined, r.Conduct("ws"))
 	}
-	if r.Counters().Violations != 1 {
-		t.Errorf("counted %d violations", r.Counters().Violations)
+}
+
+// TestWhatIsJoinedIsBounded, over all connections of a plugin.
+func TestWhatIsJoinedIsBounded(t *testing.T) {
+	r, a, w, _ := setUp(t, keepAll, Config{MaxMessageBytes: 64 << 20})
+	piece := make([]byte, transport.PieceBytes)
+	conns, each := 10, 63<<20/len(piece)
+	for i := range conns {
+		conn := transport.ConnID(i + 1)
+		a.Opened(conn, transport.Opened{})
+		for range each {
+			a.Received(conn, piece, "", true)
+		}
+	}
+	if a.joined > 256<<20 || len(w.closes) != conns-256<<20/(each*len(piece)) {
+		t.Errorf("%d MiB are joined; closed were %v", a.joined>>20, w.closes)
+	}
+	for _, c := range w.closes {
+		if c.Code != transport.CloseOverloaded {
+			t.Errorf("closed with %v, want as overloaded", c)
+		}
+	}
+	if err := a.EndBatch(); err != nil || r.Conduct("ws").Violations != 0 {
+		t.Errorf("the plugin is blamed: %v", err)
+	}
+	for i := range conns {
+		a.Closed(transport.ConnID(i+1), transport.CloseReason{})
+	}
+	if a.joined != 0 {
+		t.Errorf("%d bytes are still counted", a.joined)
+	}
+}
+
+// TestEventsOfNoConnection change nothing, and are counted.
+func TestEventsOfNoConnection(t *testing.T) {
+	r, a, w, _ := setUp(t, keepAll, Config{})
+	a.Received(7, []byte(`{"id":1,"method":"m"}`), "c", false)
+	a.Rejected(7, transport.Rejection{Text: "x"})
+	a.Acked(7, 1)
+	a.Checkpoint(7, []byte("x"))
+	a.Finished(7)
+	a.Credit(7, transport.Credit{Bytes: 1})
+	a.Closed(7, transport.CloseReason{})
+	a.Unknown(7)
+	if err := a.EndBatch(); err != nil {
+		t.Errorf("the link ends: %v", err)
+	}
+	if c := r.Conduct("ws"); c != (Conduct{Strays: 7, Unknown: 1, Last: "Received of connection 7, which is not open"}) {
+		t.Errorf("the conduct is %+v", c)
+	}
+	if len(w.sent)+len(w.closes) != 0 || r.Len() != 0 {
+		t.Errorf("sent %v, closed %v, %d connections", w.sent, w.closes, r.Len())
+	}
+}
+
+// TestEveryTransportIsKeptAPart of the table, whatever the others open.
+func TestEveryTransportIsKeptAPart(t *testing.T) {
+	r, a, w, _ := setUp(t, keepAll, Config{MaxConnections: 100, Transports: []string{"ws", "other"}})
+	for i := range 200 {
+		a.Opened(transport.ConnID(i+1), transport.Opened{})
+	}
+	if r.Len() != 75 || len(w.closes) != 125 || !strings.Contains(w.closes[0].Text, "the transport has 75 connections; what is left of the host's 100 is kept for the others") {
+		t.Errorf("%d connections, %d refused: %v", r.Len(), len(w.closes), w.closes[0])
+	}
+	if c := r.Conduct("ws"); c.Refused != 125 || c.Strays != 0 {
+		t.Errorf("the conduct is %+v", c)
+	}
+	for i := range 200 { // confirms what it was asked, and closes the rest
+		a.Closed(transport.ConnID(i+1), transport.CloseReason{})
+	}
+	if c := r.Conduct("ws"); c.Strays != 0 || len(a.dismissed) != 0 {
+		t.Errorf("the conduct is %+v, and %d connections are remembered", c, len(a.dismissed))
+	}
+	for i := range 75 {
+		a.Opened(transport.ConnID(i+1000), transport.Opened{})
+	}
+	b := r.Attach("other", 1, &wire{})
+	for i := range 30 {
+		b.Opened(transport.ConnID(i+1), transport.Opened{})
+	}
+	if n := r.Len(); n != 100 {
+		t.Errorf("%d connections, want 25 of the other too", n)
+	}
+}
+
+// TestAnEndThatIsNotConfirmed frees the connection, in both tables.
+func TestAnEndThatIsNotConfirmed(t *testing.T) {
+	r, a, _, app := setUp(t, keepAll, Config{})
+	open1(a, transport.Opened{})
+	app.sessions[0].conn.Close(transport.CloseReason{Code: transport.CloseNormal})
+	r.sweep(time.Now().Add(closeLimit + time.Second))
+	if r.Len() != 0 || a.row(1) != nil {
+		t.Error("the connection is still there")
+	}
+	if c := r.Conduct("ws"); c.Violations != 1 || c.Last != "it did not confirm the end of connection 1 within 10s" {
+		t.Errorf("the conduct is %+v", c)
+	}
+	a.Received(1, []byte(`{"method":"late"}`), "", false)
+	a.Closed(1, transport.CloseReason{})
+	if c := r.Conduct("ws"); c.Strays != 0 {
+		t.Errorf("what comes late is held against the plugin: %+v", c)
 	}
 }
 

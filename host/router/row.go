@@ -21,7 +21,8 @@ type row struct {
 	since  time.Time
 
 	// Of the receive loop of the process.
-	joined []byte // pieces of a message that is still arriving
+	home   *Attachment // of the process; read elsewhere under mu
+	joined []byte      // pieces of a message that is still arriving
 
 	calls   sync.Mutex // one call into the session at a time; taken before mu
 	session application.Session
@@ -60,9 +61,9 @@ const (
 
 var _ application.Conn = (*row)(nil)
 
-func newRow(r *Router, origin string, conn transport.ConnID, link Commands, o transport.Opened) *row {
+func newRow(a *Attachment, conn transport.ConnID, o transport.Opened) *row {
 	return &row{
-		router: r, origin: origin, linkID: conn, link: link, opened: o, since: time.Now(), clientName: o.Peer.ClientName,
+		router: a.router, origin: a.instance, linkID: conn, link: a.link, home: a, opened: o, since: time.Now(), clientName: o.Peer.ClientName,
 		out: outQueue{keep: o.ResumeKey != ""},
 	}
 }
@@ -94,23 +95,38 @@ func (w *row) received(piece []byte, more bool) error {
 	}
 	w.mu.Unlock()
 	if err != nil || !live {
+		w.forgetJoined()
 		return err
 	}
 	p := piece
 	if more || len(w.joined) > 0 {
 		if size := len(w.joined) + len(piece); size > w.router.cfg.MaxMessageBytes {
-			w.joined = nil
+			w.forgetJoined()
 			return fmt.Errorf("message of more than %d bytes: %w", w.router.cfg.MaxMessageBytes, transport.ErrTooLarge)
+		}
+		if w.home.joined += len(piece); w.home.joined > w.router.cfg.maxJoinedBytes() {
+			w.home.joined -= len(piece)
+			w.forgetJoined()
+			w.abort(transport.Because(transport.CloseOverloaded, "the host joins messages of %d MiB for this transport, its limit; retry later",
+				w.router.cfg.maxJoinedBytes()>>20))
+			return nil
 		}
 		w.joined = append(w.joined, piece...)
 		if more {
 			return nil
 		}
-		p, w.joined = w.joined, nil // it was large: not worth keeping
+		p = w.joined
+		w.forgetJoined() // it was large: not worth keeping
 	}
 	w.router.counters.received.Add(1)
 	w.take(p)
 	return nil
+}
+
+// forgetJoined lets go of the pieces that have arrived.
+func (w *row) forgetJoined() {
+	w.home.joined -= len(w.joined)
+	w.joined = nil
 }
 
 // rejected takes what the transport read and could not deliver, like a message

@@ -251,28 +251,27 @@ func (in *incarnation) await(ctx context.Context) error {
 	defer cancel()
 	probed := make(chan error, 1)
 	probing := false
+	var lastProbe error
 	answered := time.Now()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-in.proc.runner.exited:
-			if err := in.proc.runner.exitError(); err != nil {
-				return err
-			}
-			return errors.New("exited with status 0")
+			return in.proc.fate(in.linkEnd)
 		case err := <-in.linkEnd:
 			in.linkEnd <- err // for whoever waits for the link's end
 			return in.proc.whyGone(err)
 		case err := <-probed:
-			if probing = false; err == nil {
+			probing, lastProbe = false, err
+			if err == nil {
 				answered = time.Now()
 			} else {
 				in.plugin.log.Debug("probing", "error", err)
 			}
 		case <-tick.C:
 			if silent := time.Since(answered); silent > opts.ProbeTimeout {
-				return &hangError{silent}
+				return &hangError{silent, lastProbe}
 			}
 			if !probing {
 				probing = true
@@ -284,11 +283,4 @@ func (in *incarnation) await(ctx context.Context) error {
 			}
 		}
 	}
-}
-
-// A hangError says that a process lives and does not answer.
-type hangError struct{ silent time.Duration }
-
-func (e *hangError) Error() string {
-	return fmt.Sprintf("hangs: no answer to a probe for %v", e.silent.Round(100*time.Millisecond))
 }

@@ -67,16 +67,17 @@ func launch(ctx context.Context, spec Spec, opts Options, log hclog.Logger, file
 		StartTimeout:     opts.LaunchTimeout,
 		GRPCDialOptions:  rpc.DialOptions(),
 		UnixSocketConfig: &plugin.UnixSocketConfig{TempDir: dir},
-		Logger:           pluginLogger{log},
+		Logger:           pluginLogger{log, &budget{most: mostWords, perSecond: wordsPerSecond}},
 		SyncStdout:       io.Discard, // what a plugin prints behind the handshake is nobody's
 		SyncStderr:       io.Discard,
-		RunnerFunc: func(_ hclog.Logger, cmd *exec.Cmd, _ string) (runner.Runner, error) {
+		RunnerFunc: func(_ hclog.Logger, cmd *exec.Cmd, sockets string) (runner.Runner, error) {
 			program := &exec.Cmd{Path: spec.Path, Args: []string{spec.Path}, Env: append(childproc.Environ(env), cmd.Env...), ExtraFiles: slices.Clone(files)}
 			if policy.Off {
 				program.Path = exe.Path
 			}
 			r, err := newProcessRunner(opts.Starter, program, policy, exe.File)
 			if err == nil {
+				r.sockets = sockets
 				made <- r
 			}
 			return r, err
@@ -205,12 +206,15 @@ func logLevel(l hclog.Logger) string {
 
 // A pluginLogger is what go-plugin logs to. Its own words are for debugging: the
 // supervisor says what happened. The plugin's lines come through Named.
-type pluginLogger struct{ hclog.Logger }
+type pluginLogger struct {
+	hclog.Logger
+	words *budget
+}
 
 func (l pluginLogger) Info(msg string, args ...any)  { l.Logger.Debug(msg, args...) }
 func (l pluginLogger) Warn(msg string, args ...any)  { l.Logger.Debug(msg, args...) }
 func (l pluginLogger) Error(msg string, args ...any) { l.Logger.Debug(msg, args...) }
-func (l pluginLogger) Named(string) hclog.Logger     { return l.Logger }
+func (l pluginLogger) Named(string) hclog.Logger     { return wordLogger{l.Logger, l.words} }
 
 // StandardLogger implements [hclog.Logger].
 func (l pluginLogger) StandardLogger(o *hclog.StandardLoggerOptions) *log.Logger {
@@ -239,6 +243,9 @@ func Probe(ctx context.Context, spec Spec, opts Options) (transport.Description,
 	d, err := p.link.Describe(c)
 	if err != nil {
 		return d, fmt.Errorf("asking %s: %w", filepath.Base(spec.Path), err)
+	}
+	if err := checkDescription(d); err != nil {
+		return transport.Description{}, fmt.Errorf("asking %s: %w", filepath.Base(spec.Path), err)
 	}
 	return d, nil
 }

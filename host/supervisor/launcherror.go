@@ -41,8 +41,15 @@ func (p *process) describeLaunch(err error, killed bool) error {
 			return reason
 		}
 	}
-	if killed || !p.wait(deathGrace) {
+	// go-plugin kills what it does not understand: only of what went first is its
+	// exit the cause.
+	text := err.Error()
+	wentFirst := strings.Contains(text, "exited before") || strings.Contains(text, "Failed to read any lines")
+	switch {
+	case killed:
 		return err
+	case !wentFirst || !p.wait(deathGrace):
+		return errors.New(line(text, maxReportText))
 	}
 	if exit := p.runner.exitError(); exit != nil {
 		return fmt.Errorf("it ended before the handshake: %w; its own words are in the log", exit)

@@ -3,9 +3,6 @@ package supervisor
 import (
 	"maps"
 	"slices"
-	"strings"
-	"unicode"
-	"unicode/utf8"
 
 	"github.com/transporthost/transporthost/shared/transport"
 )
@@ -89,19 +86,5 @@ func presentable(r transport.Status) transport.Status {
 	return r
 }
 
-// line returns s with a space for whatever cannot be printed, cut at limit
-// bytes.
-func line(s string, limit int) string {
-	if len(s) > limit {
-		for limit > 0 && !utf8.RuneStart(s[limit]) {
-			limit--
-		}
-		s = s[:limit]
-	}
-	return strings.TrimSpace(strings.Map(func(r rune) rune {
-		if unicode.IsPrint(r) {
-			return r
-		}
-		return ' '
-	}, s))
-}
+// line is s as it may be shown.
+func line(s string, limit int) string { return transport.Line(s, limit) }

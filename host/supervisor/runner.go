@@ -39,6 +39,7 @@ type processRunner struct {
 	lifeline       *os.File   // the write end of the child's stdin; its end is ours
 	stray          strayLine
 	words          lastWords
+	sockets        string // directory that the process's socket is to be in
 
 	started atomic.Int64  // its pid; 0 before Start has succeeded
 	killed  atomic.Bool   // Kill was called, perhaps before there was a process
@@ -181,7 +182,7 @@ func (r *processRunner) Diagnose(context.Context) string { return "" }
 
 // PluginToHost implements [runner.Runner].
 func (r *processRunner) PluginToHost(network, addr string) (string, string, error) {
-	return network, addr, nil
+	return network, addr, ownAddress(network, addr, r.sockets)
 }
 
 // HostToPlugin implements [runner.Runner].

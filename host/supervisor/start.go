@@ -2,6 +2,7 @@ package supervisor
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -19,6 +20,9 @@ func (in *incarnation) describe(ctx context.Context) error {
 	d, err := in.proc.link.Describe(c)
 	if err != nil {
 		return in.proc.whyGone(fmt.Errorf("describing plugin %q: %w", in.spec.Plugin, err))
+	}
+	if err := checkDescription(d); err != nil {
+		return fmt.Errorf("describing plugin %q: %w", in.spec.Plugin, err)
 	}
 	in.description = d
 	if in.config, err = in.plugin.opts.Check(in.spec, d); err != nil {
@@ -56,15 +60,20 @@ func (in *incarnation) start(ctx context.Context) error {
 	}
 	c, cancel := context.WithTimeout(ctx, transport.StartTimeout)
 	defer cancel()
+	c, done := withLink(c, in.linkEnd)
 	result, err := in.proc.link.Start(c, params)
+	lost := done()
 	if err != nil {
+		if lost != nil && errors.Is(err, context.Canceled) { // that is what ended the call
+			return in.proc.whyGone(fmt.Errorf("starting plugin %q: %w", in.spec.Plugin, lost))
+		}
 		if refused(err) {
 			return inItsWords(err)
 		}
 		return in.proc.whyGone(fmt.Errorf("starting plugin %q: %w", in.spec.Plugin, err))
 	}
 	in.attachment.Started(result.Adopted)
-	in.addresses = result.Addresses
+	in.addresses = shownAddresses(result.Addresses)
 	in.started = true
 	in.readySince = time.Now()
 	in.watching.Go(func() { in.watch(in.life) })
@@ -127,17 +136,3 @@ func inItsWords(err error) error {
 	}
 	return &refusal{text: text, err: err}
 }
-
-// whyGone prefers how a process ended to the error that followed from it.
-func (proc *process) whyGone(err error) error {
-	if proc.wait(deathGrace) {
-		if exit := proc.runner.exitError(); exit != nil {
-			return exit
-		}
-		return fmt.Errorf("exited with status 0: %w", err)
-	}
-	return err
-}
-
-// deathGrace is how far the end of a stream may be ahead of its process's.
-const deathGrace = 200 * time.Millisecond

@@ -41,6 +41,7 @@ type Status struct {
 	NextAttempt  *time.Time        `json:"next_attempt,omitempty"`
 	Reported     *transport.Status `json:"reported,omitempty"` // by the plugin itself
 	Sandbox      *sandbox.Report   `json:"sandbox,omitempty"`  // of the last process; nil before the first
+	Conduct      Conduct           `json:"conduct,omitzero"`
 	Successor    *Successor        `json:"successor,omitempty"`
 	Retiring     []Retiring        `json:"retiring,omitempty"` // oldest first
 }
@@ -66,6 +67,16 @@ type Retiring struct {
 // replacement that is under way has been made.
 func (s Status) Serves() bool {
 	return s.State == Ready || s.Successor != nil && s.State == Starting
+}
+
+// Conduct is what the processes of a plugin did that they should not do, since
+// the host began. The router counts it.
+type Conduct struct {
+	Refused    int64  `json:"refused,omitempty"`    // connections over a limit of the host
+	Violations int64  `json:"violations,omitempty"` // breaches of the link's rules
+	Strays     int64  `json:"strays,omitempty"`     // events of connections that are not open
+	Unknown    int64  `json:"unknown,omitempty"`    // events of a newer plugin
+	Last       string `json:"last,omitempty"`       // what there was to complain of last
 }
 
 // Status returns what is known now. It does not wait for the plugin.
@@ -94,6 +105,14 @@ func (p *Plugin) update(change func(*Status)) {
 	if after.State == before.State && after.Cause == before.Cause && said == reportedState(before) {
 		return
 	}
+	unsaid := 0
+	if after.State == before.State || said != reportedState(before) { // it says so itself, as often as it likes
+		var ok bool
+		if unsaid, ok = p.reports.take(); !ok {
+			p.opts.Changed(p.instance)
+			return
+		}
+	}
 	args := []any{"state", string(after.State), "incarnation", after.Incarnation}
 	if said != "" {
 		args = append(args, "reported", said)
@@ -106,6 +125,9 @@ func (p *Plugin) update(change func(*Status)) {
 	}
 	if after.Remedy != "" {
 		args = append(args, "remedy", after.Remedy)
+	}
+	if unsaid > 0 {
+		args = append(args, "unsaid_before", unsaid)
 	}
 	switch {
 	case after.State == BackingOff, after.State == Degraded && after.Cause != "" && (after.State != before.State || after.Cause != before.Cause):

@@ -27,6 +27,7 @@ type Plugin struct {
 	revived  chan struct{} // one slot
 	ended    chan struct{} // closed when Run returns
 	turn     chan struct{} // one slot, full while somebody switches it on or off
+	reports  *budget       // of log lines about what the plugin says of itself
 
 	last       int            // of Run: number of the latest incarnation
 	retirement sync.WaitGroup // of Run: processes that retire
@@ -64,7 +65,7 @@ func New(spec Spec, opts Options) (*Plugin, error) {
 	p := &Plugin{
 		instance: spec.Instance, spec: spec, opts: opts, log: opts.Logger.Named(spec.Instance),
 		restarts: make(chan restartRequest), revived: make(chan struct{}, 1), ended: make(chan struct{}), turn: make(chan struct{}, 1),
-		enabled: !spec.Disabled, asleep: spec.Disabled,
+		enabled: !spec.Disabled, asleep: spec.Disabled, reports: &budget{most: mostReports, perSecond: reportsPerSecond},
 		status: Status{Instance: spec.Instance, Plugin: spec.Plugin, Path: spec.Path, State: Stopped, Since: time.Now()},
 	}
 	if p.asleep {

@@ -190,7 +190,7 @@ type attachment struct {
 	conns map[transport.ConnID]bool
 }
 
-func (a *attachment) EndBatch()                  {}
+func (a *attachment) EndBatch() error            { return nil }
 func (a *attachment) Started([]transport.ConnID) {}
 func (a *attachment) Delivered(int)              {}
 

@@ -127,7 +127,7 @@ func (h *Host) Unknown(conn transport.ConnID) {
 }
 
 // EndBatch implements [rpc.Events].
-func (h *Host) EndBatch() {}
+func (h *Host) EndBatch() error { return nil }
 
 // Answers are what the scripted host says to the questions of the transport.
 // Without a function it grants no credentials, and has no terminal.

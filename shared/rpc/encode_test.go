@@ -123,7 +123,7 @@ func (nullEvents) Closed(transport.ConnID, transport.CloseReason)            {}
 func (nullEvents) Credit(transport.ConnID, transport.Credit)                 {}
 func (nullEvents) Rejected(transport.ConnID, transport.Rejection)            {}
 func (nullEvents) Unknown(transport.ConnID)                                  {}
-func (nullEvents) EndBatch()                                                 {}
+func (nullEvents) EndBatch() error                                           { return nil }
 
 // FuzzDecode compares with the generated code: what protobuf accepts we accept,
 // with as many frames; what it refuses may only be refused.

@@ -36,14 +36,19 @@ func answerCalls(ctx context.Context, stream grpc.BidiStreamingClient[pb.HostRep
 	var (
 		underWay sync.WaitGroup
 		count    atomic.Int32
-		mu       sync.Mutex // one Send at a time
+		sending  = make(chan struct{}, 1) // one Send at a time
 	)
 	defer underWay.Wait()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	refusals := make(chan struct{}, maxHostCalls)
 	reply := func(r *pb.HostReply) {
-		mu.Lock()
-		defer mu.Unlock()
+		select {
+		case sending <- struct{}{}:
+			defer func() { <-sending }()
+		case <-ctx.Done():
+			return
+		}
 		_ = stream.Send(r) // the receive below sees the stream's end, and why
 	}
 	for {
@@ -61,7 +66,15 @@ func answerCalls(ctx context.Context, stream grpc.BidiStreamingClient[pb.HostRep
 		}
 		if count.Add(1) > maxHostCalls {
 			count.Add(-1)
+			// One that asks on without reading what it got is no longer read from:
+			// it waits, and nobody else does.
+			select {
+			case refusals <- struct{}{}:
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			}
 			underWay.Go(func() {
+				defer func() { <-refusals }()
 				reply(failed(call.GetId(), fmt.Errorf("%w: more than %d host calls under way", transport.ErrOverloaded, maxHostCalls)))
 			})
 			continue

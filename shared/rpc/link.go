@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/status"
 
@@ -30,8 +31,9 @@ type Events interface {
 	Credit(conn transport.ConnID, c transport.Credit)
 	// Unknown is called for an event of a newer plugin.
 	Unknown(conn transport.ConnID)
-	// EndBatch follows the last event of a batch.
-	EndBatch()
+	// EndBatch follows the last event of a batch. An error says that the plugin
+	// broke the rules of the link; it ends the link, and Run returns it.
+	EndBatch() error
 }
 
 // A Link is the host's half of the link to one process. Its methods may be
@@ -43,6 +45,13 @@ type Link struct {
 	codec  *codec
 	out    *sender
 }
+
+// A BrokenError says that this side has ended the link, because of what the
+// plugin sent.
+type BrokenError struct{ Err error }
+
+func (e *BrokenError) Error() string { return e.Err.Error() }
+func (e *BrokenError) Unwrap() error { return e.Err }
 
 // NewLink makes the host's half over conn, which must have been dialled with
 // [DialOptions].
@@ -158,10 +167,15 @@ func (l *Link) receive(stream grpc.ClientStream, ev Events) error {
 		}
 		l.out.cork()
 		err := dispatchEvents(in.b, &f, ev)
-		ev.EndBatch()
+		broken := ev.EndBatch()
 		l.out.uncork()
-		if err != nil {
-			return err
+		switch {
+		case err != nil:
+			return &BrokenError{err}
+		case broken != nil:
+			return &BrokenError{broken}
+		case l.out.unread():
+			return &BrokenError{fmt.Errorf("the plugin does not read what the host answers: more than %d MiB wait for it", maxAnswerBytes>>20)}
 		}
 	}
 }
@@ -209,7 +223,11 @@ func streamEnd(stream string, err error) error {
 		return fmt.Errorf("%w: the plugin ended %s", transport.ErrLinkClosed, stream)
 	}
 	if st, ok := status.FromError(err); ok {
-		return fmt.Errorf("%w: %s: %s", transport.ErrLinkClosed, stream, st.Message())
+		text := words(st)
+		if st.Code() == codes.ResourceExhausted || st.Code() == codes.Internal {
+			return &BrokenError{fmt.Errorf("%s: %s", stream, text)} // it is not over, it is wrong
+		}
+		return fmt.Errorf("%w: %s: %s", transport.ErrLinkClosed, stream, text)
 	}
 	return fmt.Errorf("%w: %s: %w", transport.ErrLinkClosed, stream, err)
 }
@@ -228,7 +246,7 @@ func (l *Link) Close(conn transport.ConnID, reason transport.CloseReason) {
 	if b := l.out.begin(len(reason.Text) + frameOverhead); b != nil {
 		*b = appendReason(*b, conn, commandClose, reason)
 	}
-	l.out.end()
+	l.out.endAnswer()
 }
 
 // Credit returns room to the plugin.
@@ -236,7 +254,7 @@ func (l *Link) Credit(conn transport.ConnID, c transport.Credit) {
 	if b := l.out.begin(frameOverhead); b != nil {
 		*b = appendCredit(*b, conn, commandCredit, c)
 	}
-	l.out.end()
+	l.out.endAnswer()
 }
 
 // Accepted says that everything up to cursor is the host's now.
@@ -244,7 +262,7 @@ func (l *Link) Accepted(conn transport.ConnID, cursor transport.Cursor) {
 	if b := l.out.begin(len(cursor) + frameOverhead); b != nil {
 		*b = appendData(*b, conn, commandAccepted, cursor)
 	}
-	l.out.end()
+	l.out.endAnswer()
 }
 
 // Checkpointed says that the last checkpoint is stored.
@@ -252,5 +270,5 @@ func (l *Link) Checkpointed(conn transport.ConnID) {
 	if b := l.out.begin(frameOverhead); b != nil {
 		*b = appendData(*b, conn, commandCheckpointed, "")
 	}
-	l.out.end()
+	l.out.endAnswer()
 }

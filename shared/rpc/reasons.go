@@ -43,7 +43,8 @@ func reasons() []reason {
 }
 
 // A RemoteError is an error that came over the link. Its text is that of the
-// other side, unchanged; errors.Is finds the sentinel that it was.
+// other side, as one line that can be shown; errors.Is finds the sentinel that it
+// was.
 type RemoteError struct {
 	Text string
 	Err  error // one of the table, or nil
@@ -104,7 +105,7 @@ func fromStatus(call string, err error) error {
 	}
 	for _, d := range st.Details() {
 		if info, ok := d.(*errdetails.ErrorInfo); ok && info.GetDomain() == reasonDomain {
-			return errorOf(info.GetReason(), st.Message())
+			return errorOf(info.GetReason(), words(st))
 		}
 	}
 	switch st.Code() {
@@ -113,11 +114,17 @@ func fromStatus(call string, err error) error {
 	case codes.Canceled:
 		return fmt.Errorf("calling %s: %w", call, context.Canceled)
 	case codes.Unavailable:
-		return fmt.Errorf("calling %s: %w: %s", call, transport.ErrLinkClosed, st.Message())
+		return fmt.Errorf("calling %s: %w: %s", call, transport.ErrLinkClosed, words(st))
 	case codes.Unknown: // an error of the plugin's author, in its own words
-		return &RemoteError{Text: st.Message()}
+		return &RemoteError{Text: words(st)}
 	case codes.Unimplemented:
-		return fmt.Errorf("calling %s: %w: %s", call, transport.ErrNotSupported, st.Message())
+		return fmt.Errorf("calling %s: %w: %s", call, transport.ErrNotSupported, words(st))
 	}
-	return fmt.Errorf("calling %s: %w", call, err)
+	return fmt.Errorf("calling %s: %s: %s", call, st.Code(), words(st))
 }
+
+// maxWords bounds what is kept of the other side's words, in bytes.
+const maxWords = 2 << 10
+
+// words are the other side's, fit to be shown: a stranger wrote them.
+func words(st *status.Status) string { return transport.Line(st.Message(), maxWords) }

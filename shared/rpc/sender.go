@@ -17,7 +17,18 @@ const (
 	// wait for room; half of it ends the wait. Frames of the receive loops never
 	// wait: credit bounds them.
 	pendingBytes = 1 << 20
+	// maxAnswerBytes bounds what a receive loop has answered and nobody has read.
+	// The credit of a plugin that keeps to it bounds that far below, with 65,536
+	// connections too; one that sends without end and reads nothing would fill the
+	// memory.
+	maxAnswerBytes = 16 << 20
 )
+
+// A fullChunk is a chunk that waits to be sent.
+type fullChunk struct {
+	b       *[]byte
+	answers int // bytes of it
+}
 
 // A batchStream is the carrier of batches in one direction: a gRPC stream
 // today. send is called from one goroutine at a time.
@@ -33,10 +44,13 @@ type sender struct {
 	wake   chan struct{} // one slot: something is pending
 
 	mu      sync.Mutex
-	full    []*[]byte     // complete chunks, oldest first
+	full    []fullChunk   // complete chunks, oldest first
 	current *[]byte       // the one being filled; nil if nothing is pending
 	frames  int           // in current
+	begun   int           // where the present frame begins in current
 	pending int           // bytes in full and current
+	answers int           // of them, those that are answers of the receive loop
+	recent  int           // of those, in current
 	corked  int           // while over 0, appending wakes nobody
 	closed  bool          // frames go nowhere
 	room    chan struct{} // closed when pending falls; nil while nobody waits
@@ -57,8 +71,8 @@ func (s *sender) begin(size int) *[]byte {
 		if s.frames < chunkFrames && len(*s.current)+size <= chunkBytes {
 			s.growLocked(size)
 		} else {
-			s.full = append(s.full, s.current)
-			s.current = nil
+			s.full = append(s.full, fullChunk{s.current, s.recent})
+			s.current, s.recent = nil, 0
 		}
 	}
 	if s.current == nil {
@@ -66,7 +80,8 @@ func (s *sender) begin(size int) *[]byte {
 		s.frames = 0
 	}
 	s.frames++
-	s.pending -= len(*s.current)
+	s.begun = len(*s.current)
+	s.pending -= s.begun
 	return s.current
 }
 
@@ -91,6 +106,23 @@ func (s *sender) end() {
 	if !corked {
 		s.wakeUp()
 	}
+}
+
+// endAnswer is end for a frame that no credit bounds.
+func (s *sender) endAnswer() {
+	if !s.closed {
+		n := len(*s.current) - s.begun
+		s.answers += n
+		s.recent += n
+	}
+	s.end()
+}
+
+// unread reports whether too many answers wait for the other side.
+func (s *sender) unread() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.answers > maxAnswerBytes
 }
 
 func (s *sender) wakeUp() {
@@ -150,10 +182,13 @@ func (s *sender) take() *[]byte {
 	var chunk *[]byte
 	switch {
 	case len(s.full) > 0:
-		chunk = s.full[0]
+		chunk = s.full[0].b
+		s.answers -= s.full[0].answers
 		s.full = append(s.full[:0], s.full[1:]...) // short: 16 chunks are the limit for those who wait
 	case s.current != nil:
 		chunk, s.current = s.current, nil
+		s.answers -= s.recent
+		s.recent = 0
 	default:
 		return nil
 	}
@@ -194,7 +229,7 @@ func (s *sender) close() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.closed = true
-	s.full, s.current, s.pending = nil, nil, 0
+	s.full, s.current, s.pending, s.answers, s.recent = nil, nil, 0, 0, 0
 	if s.room != nil {
 		close(s.room)
 		s.room = nil

@@ -34,6 +34,7 @@ type programs struct{ dir string }
 
 func (p programs) host() string      { return filepath.Join(p.dir, "transporthost") }
 func (p programs) mcpServer() string { return filepath.Join(p.dir, "mcp-server") }
+func (p programs) faulty() string    { return filepath.Join(p.dir, "faulty") }
 
 func build(dir string) error {
 	root, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}").Output()
@@ -43,6 +44,7 @@ func build(dir string) error {
 	for out, pkg := range map[string]string{
 		"transporthost":                   "./cmd/host",
 		"mcp-server":                      "./examples/mcp-server",
+		"faulty":                          "./tests/faulty",
 		"plugins/transport-stdio":         "./plugins/stdio/cmd/transport-stdio",
 		"plugins/transport-websocket":     "./plugins/websocket/cmd/transport-websocket",
 		"plugins/transport-remotecontrol": "./plugins/remotecontrol/cmd/transport-remotecontrol",
@@ -277,6 +279,16 @@ func (h *hostProcess) status() host.Status {
 		h.t.Fatalf("status printed %q: %v", out, err)
 	}
 	return s
+}
+
+// run runs a command of the program against the host, and returns what it prints.
+func (h *hostProcess) run(args ...string) string {
+	h.t.Helper()
+	out, err := exec.Command(bin().host(), append(args, "--runtime-dir", h.runtime)...).Output()
+	if err != nil {
+		h.t.Fatalf("%v: %v", args, err)
+	}
+	return string(out)
 }
 
 // await asks until ok accepts the status.
