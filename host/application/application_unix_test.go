@@ -61,8 +61,11 @@ func actAsApplication(mode string) int {
 		params := string(transport.Field(p, "params"))
 		switch string(m.Method) {
 		case "initialize":
-			if params == `"not answered"` {
+			switch params {
+			case `"not answered"`:
 				continue
+			case `"die"`:
+				return 5
 			}
 		case "burst":
 			for i := range 3000 {

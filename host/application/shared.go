@@ -1,6 +1,7 @@
 package application
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -96,7 +97,7 @@ func (s *Shared) Run(ctx context.Context) error {
 			down = fmt.Sprintf("%s; it is tried again at %s", text, time.Now().Add(wait).Format(time.TimeOnly))
 			b.Reset()
 		}
-		s.note(false, text)
+		s.note(false, cmp.Or(down, text))
 		s.log.Warn(text, "next_attempt_in", wait.String(), "given_up", giveUp)
 		s.x.died(text, down)
 		t := time.NewTimer(wait)

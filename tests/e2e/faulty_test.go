@@ -49,6 +49,7 @@ func TestFaultyPlugins(t *testing.T) {
 			{"speaks-another-protocol", "down", `it does not speak gRPC`, ``},
 			{"is-nowhere", "down", `/nowhere/at-all`, ``},
 			{"is-elsewhere", "down", `192\.0\.2\.1:443`, ``},
+			{"is-deaf", "down", `no handshake in time|no answer in time`, ``},
 			{"exits", "down", `it ended before the handshake: exited with status 3`, ``},
 			{"exits-with-words", "down", `it ended before the handshake: exited with status 127: cannot load libmoon.so.3: no such file`, ``},
 			{"exits-well", "down", `it ended before the handshake, with status 0`, ``},

@@ -2,7 +2,9 @@ package main
 
 import (
 	"fmt"
+	"net"
 	"os"
+	"path/filepath"
 )
 
 // inTheHandshake are defects that show before the link is there.
@@ -33,7 +35,15 @@ func inTheHandshake() map[string]func() int {
 		"speaks-another-protocol": say("1|1|unix|/nowhere|netrpc|\n"),
 		"is-nowhere":              say("1|1|unix|/nowhere/at-all|grpc|\n"),
 		"is-elsewhere":            say("1|1|tcp|192.0.2.1:443|grpc|\n"),
-		"exits":                   func() int { return 3 },
+		// Its handshake is a good one, and nobody is behind it.
+		"is-deaf": func() int {
+			path := filepath.Join(os.Getenv("PLUGIN_UNIX_SOCKET_DIR"), "deaf")
+			if _, err := net.Listen("unix", path); err != nil {
+				return 1
+			}
+			return say("1|1|unix|%s|grpc|\n", path)()
+		},
+		"exits": func() int { return 3 },
 		"exits-with-words": func() int {
 			fmt.Fprintln(os.Stderr, "cannot load libmoon.so.3: no such file")
 			return 127
