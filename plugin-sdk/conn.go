@@ -1,10 +1,12 @@
 package pluginsdk
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/transporthost/transporthost/shared/transport"
 )
@@ -20,8 +22,9 @@ type Conn struct {
 	sink Sink
 
 	// Of the link's receive loop.
-	joined  []byte // pieces of a message that is still arriving
-	touched bool   // is in the host's list of sinks to flush
+	joined  [][]byte // pieces of a message that is still arriving
+	size    int      // of those
+	touched bool     // is in the host's list of sinks to flush
 
 	mu          sync.Mutex // guards what follows; never held across a call of the sink
 	toHost      transport.SendWindow
@@ -52,27 +55,47 @@ func (c *Conn) Deliver(ctx context.Context, payload []byte) error {
 // handed back to the process that adopts the connection. A cursor is at most
 // 1 KiB; empty means none.
 func (c *Conn) DeliverAt(ctx context.Context, payload []byte, cursor Cursor) error {
-	if limit := c.host.params.MaxMessageBytes; len(payload) > limit {
-		return fmt.Errorf("message of %d bytes, limit %d: %w", len(payload), limit, ErrTooLarge)
+	return c.DeliverParts(ctx, [][]byte{payload}, cursor)
+}
+
+// DeliverParts is DeliverAt for a message that is not in one piece.
+func (c *Conn) DeliverParts(ctx context.Context, parts [][]byte, cursor Cursor) error {
+	size := 0
+	for _, part := range parts {
+		size += len(part)
+	}
+	if limit := c.host.params.MaxMessageBytes; size > limit {
+		return fmt.Errorf("message of %d bytes, limit %d: %w", size, limit, ErrTooLarge)
 	}
 	if len(cursor) > transport.MaxCursorBytes {
 		return fmt.Errorf("cursor of %d bytes, limit %d: %w", len(cursor), transport.MaxCursorBytes, ErrTooLarge)
 	}
-	large := len(payload) > transport.PieceBytes
-	for first := true; ; first = false {
-		piece := payload[:min(len(payload), transport.PieceBytes)]
-		last := len(piece) == len(payload)
-		if err := c.deliverPiece(ctx, piece, cursor, first, last, large); err != nil {
-			if !first && !errors.Is(err, ErrConnClosed) {
-				c.Close(transport.Because(CloseInternal, "the delivery of a message was given up halfway"))
-			}
-			return err
+	if size <= transport.PieceBytes {
+		if len(parts) != 1 {
+			parts = [][]byte{bytes.Join(parts, nil)}
 		}
-		if last {
-			return nil
-		}
-		payload = payload[len(piece):]
+		return c.deliverPiece(ctx, parts[0], cursor, true, true, false)
 	}
+	gone, rests := 0, 0
+	for _, part := range parts {
+		for len(part) > 0 {
+			if size > transport.LargeBytes && gone/transport.LargeWindowBytes > rests {
+				rests++
+				time.Sleep(transport.LargeRest)
+			}
+			piece := part[:transport.Piece(len(part), size)]
+			part = part[len(piece):]
+			first := gone == 0
+			gone += len(piece)
+			if err := c.deliverPiece(ctx, piece, cursor, first, gone == size, true); err != nil {
+				if !first && !errors.Is(err, ErrConnClosed) {
+					c.Close(transport.Because(CloseInternal, "the delivery of a message was given up halfway"))
+				}
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 func (c *Conn) deliverPiece(ctx context.Context, piece []byte, cursor Cursor, first, last, large bool) error {
@@ -252,13 +275,19 @@ func (c *Conn) message(seq Seq, piece []byte, more bool) error {
 		c.sink.Message(seq, piece)
 		return nil
 	}
-	if limit := c.host.params.MaxMessageBytes; len(c.joined)+len(piece) > limit {
+	if limit := c.host.params.MaxMessageBytes; c.size+len(piece) > limit {
 		return fmt.Errorf("connection %d: message of more than %d bytes from the host: %w", c.id, limit, ErrTooLarge)
 	}
-	c.joined = append(c.joined, piece...)
+	c.joined = append(c.joined, bytes.Clone(piece))
+	c.size += len(piece)
 	if !more {
-		c.sink.Message(seq, c.joined)
-		c.joined = nil // it was large: not worth keeping
+		pieces := c.joined
+		c.joined, c.size = nil, 0
+		if s, ok := c.sink.(PieceSink); ok {
+			s.Pieces(seq, pieces)
+		} else {
+			c.sink.Message(seq, bytes.Join(pieces, nil))
+		}
 	}
 	return nil
 }

@@ -205,14 +205,14 @@ func TestProgressOfALargeMessageIsTold(t *testing.T) {
 		t.Fatal(err)
 	}
 	id, _ := h.NextOpened()
-	const pieces = 30
-	h.Send(id, make([]byte, pieces*transport.PieceBytes+1))
+	const returns, two = 30, 2 * transport.LargePieceBytes // the pieces come back in pairs
+	h.Send(id, make([]byte, returns*two+1))
 	if _, err := inbox.Receive(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	for i := range pieces {
-		if c := h.NextCredit(id); c != (transport.Credit{Bytes: transport.PieceBytes}) {
-			t.Fatalf("credit %d is %+v, want that of a piece", i, c)
+	for i := range returns {
+		if c := h.NextCredit(id); c != (transport.Credit{Bytes: two}) {
+			t.Fatalf("credit %d is %+v, want that of two pieces", i, c)
 		}
 	}
 	conn.Written(0, transport.WindowBytes/4)

@@ -7,6 +7,8 @@ type (
 	// Peeked is what [Peek] saw. (A [Message] is one that an [Inbox] gives.)
 	Peeked = transport.Message
 	Kind   = transport.Kind
+	// A PeekError is a [transport.PeekError].
+	PeekError = transport.PeekError
 )
 
 const (
@@ -14,6 +16,23 @@ const (
 	Notification  = transport.Notification
 	Response      = transport.Response
 	ErrorResponse = transport.ErrorResponse
+)
+
+// For transports that work on messages of up to 64 MiB: they must not hold up
+// their other connections by it.
+type (
+	// A Checker is a [transport.Checker]: it checks JSON in parts.
+	Checker = transport.Checker
+	// A Member is a [transport.Member].
+	Member = transport.Member
+	// A Pace is a [transport.Pace]: it cuts the work in steps of StepBytes.
+	Pace = transport.Pace
+)
+
+// LargeBytes and StepBytes are those of [transport].
+const (
+	LargeBytes = transport.LargeBytes
+	StepBytes  = transport.StepBytes
 )
 
 // Peek is [transport.Peek].

@@ -149,6 +149,14 @@ type Sink interface {
 	Close(reason CloseReason)
 }
 
+// A PieceSink is a [Sink] that takes a message which travelled in several pieces
+// as those, because to join one of 64 MiB would hold up everybody else on this
+// plugin.
+type PieceSink interface {
+	// Pieces is called in place of Message. The pieces belong to the sink.
+	Pieces(seq Seq, pieces [][]byte)
+}
+
 // A Binder is a [Sink] that gets its connection before any other of its methods
 // is called; they may be called before [Host.Open] has returned. Bind must not
 // block, and must not use the connection yet.

@@ -13,7 +13,8 @@ import (
 // without allocating.
 type Echo struct {
 	buffers sync.Pool
-	crew    *crew // waits for room on lossless connections
+	large   sync.Pool // of answers to large messages
+	crew    *crew     // waits for room on lossless connections
 }
 
 var _ App = (*Echo)(nil)
@@ -56,18 +57,26 @@ func (s *echoSession) Deliver(p []byte, m transport.Message) {
 		s.conn.Consumed(1, len(p))
 		return
 	}
-	b, ok := s.app.buffers.Get().(*[]byte)
+	pool := &s.app.buffers
+	if len(p) > transport.LargeBytes {
+		pool = &s.app.large
+	}
+	b, ok := pool.Get().(*[]byte)
 	if !ok {
 		b = new([]byte)
+	}
+	if n := len(p) + len(m.ID) + echoOverhead; len(p) > transport.LargeBytes && cap(*b) < n {
+		*b = make([]byte, 0, n)
 	}
 	*b = appendEcho((*b)[:0], p, m.ID)
 	if !s.sendLate(*b, len(p)) {
 		s.conn.Consumed(1, len(p))
 	}
-	if cap(*b) <= transport.WindowBytes {
-		s.app.buffers.Put(b)
-	}
+	pool.Put(b)
 }
+
+// echoOverhead is more than what stands around id and params in an answer.
+const echoOverhead = 64
 
 // appendEcho appends the answer to a request.
 func appendEcho(b, request, id []byte) []byte {
@@ -78,7 +87,12 @@ func appendEcho(b, request, id []byte) []byte {
 	b = append(b, `{"jsonrpc":"2.0","id":`...)
 	b = append(b, id...)
 	b = append(b, `,"result":`...)
-	b = append(b, params...)
+	if len(params) > transport.LargeBytes {
+		var pace transport.Pace
+		b = pace.Append(b, params)
+	} else {
+		b = append(b, params...)
+	}
 	return append(b, '}')
 }
 

@@ -162,17 +162,28 @@ func (w *row) end(reason transport.CloseReason) {
 	w.inFlight = 0
 	w.wakeLocked()
 	w.ending = reason
+	reading := w.reading
 	w.mu.Unlock()
+	if inFlight > 0 {
+		w.router.answered(inFlight)
+	}
+	if !reading { // else the reader has the session, for longer than we may wait
+		w.tellEnd()
+	}
+}
 
+// tellEnd tells the application of the end. It is called once, by whoever calls
+// the session at the end.
+func (w *row) tellEnd() {
+	w.mu.Lock()
+	reason := w.ending
+	w.mu.Unlock()
 	w.calls.Lock()
 	if !w.over {
 		w.over = true
 		w.session.Closed(reason)
 	}
 	w.calls.Unlock()
-	if inFlight > 0 {
-		w.router.answered(inFlight)
-	}
 	w.router.remove(w)
 }
 
@@ -201,8 +212,8 @@ func (w *row) detach() bool {
 	w.link = nil
 	messages, bytes := w.fromPeer.Unread()
 	w.carried.Messages += messages - w.held.Messages
-	w.carried.Bytes += bytes - w.held.Bytes - len(w.joined)
-	w.joined = nil // the cursor is before it: the next process delivers it again
+	w.carried.Bytes += bytes - w.held.Bytes - w.joined.size
+	w.joined = joined{} // the cursor is before it: the next process delivers it again
 	w.held = transport.Credit{}
 	w.fromPeer, w.toPeer = transport.ReceiveWindow{}, transport.SendWindow{}
 	w.out.rewind()

@@ -1,12 +1,51 @@
 package router
 
-import "github.com/transporthost/transporthost/shared/transport"
+import (
+	"bytes"
+
+	"github.com/transporthost/transporthost/shared/transport"
+)
 
 // outMessage is one message for the peer.
 type outMessage struct {
 	seq     transport.Seq
-	payload []byte // owned
-	gone    int    // bytes of it that are on the link
+	payload []byte   // on loan until it is queued
+	large   [][]byte // owned: in place of payload, the pieces that it travels in
+	size    int
+	gone    int // bytes of it that are on the link
+}
+
+// copyOut makes p a message. A large one is copied here, where nobody waits and
+// no lock is held, and takes its time.
+func copyOut(p []byte) outMessage {
+	m := outMessage{payload: p, size: len(p)}
+	if m.size <= transport.LargeBytes {
+		return m
+	}
+	var pace transport.Pace
+	m.payload = nil
+	for len(p) > 0 {
+		n := transport.Piece(len(p), m.size)
+		m.large = append(m.large, bytes.Clone(p[:n]))
+		p = p[n:]
+		pace.Step()
+	}
+	return m
+}
+
+// own makes the message the owner of its bytes.
+func (m outMessage) own() outMessage {
+	m.payload = append([]byte(nil), m.payload...)
+	return m
+}
+
+// piece is what travels next.
+func (m *outMessage) piece() []byte {
+	if m.large != nil {
+		return m.large[m.gone/transport.LargePieceBytes]
+	}
+	rest := m.payload[m.gone:]
+	return rest[:transport.Piece(len(rest), m.size)]
 }
 
 // An outQueue numbers the messages of one connection and holds those that wait
@@ -26,17 +65,17 @@ func (q *outQueue) number() transport.Seq {
 	return q.last
 }
 
-// push queues a copy of p.
-func (q *outQueue) push(seq transport.Seq, p []byte) {
-	q.queue = append(q.queue, outMessage{seq: seq, payload: append([]byte(nil), p...)})
-	q.bytes += len(p)
+// push queues a message.
+func (q *outQueue) push(m outMessage) {
+	q.queue = append(q.queue, m.own())
+	q.bytes += m.size
 }
 
 // sent accounts for a message that went straight to the link.
-func (q *outQueue) sent(seq transport.Seq, p []byte) {
+func (q *outQueue) sent(m outMessage) {
 	if q.keep {
-		q.kept = append(q.kept, outMessage{seq: seq, payload: append([]byte(nil), p...)})
-		q.bytes += len(p)
+		q.kept = append(q.kept, m.own())
+		q.bytes += m.size
 	}
 }
 
@@ -51,13 +90,13 @@ func (q *outQueue) head() *outMessage {
 // advance accounts for n bytes of the head that were sent.
 func (q *outQueue) advance(n int) {
 	m := &q.queue[0]
-	if m.gone += n; m.gone < len(m.payload) {
+	if m.gone += n; m.gone < m.size {
 		return
 	}
 	if q.keep {
 		q.kept = append(q.kept, *m)
 	} else {
-		q.bytes -= len(m.payload)
+		q.bytes -= m.size
 	}
 	q.queue[0] = outMessage{}
 	if q.queue = q.queue[1:]; len(q.queue) == 0 {
@@ -69,7 +108,7 @@ func (q *outQueue) advance(n int) {
 func (q *outQueue) acked(seq transport.Seq) {
 	n := 0
 	for n < len(q.kept) && q.kept[n].seq <= seq {
-		q.bytes -= len(q.kept[n].payload)
+		q.bytes -= q.kept[n].size
 		q.kept[n] = outMessage{}
 		n++
 	}
@@ -115,9 +154,9 @@ func (q *outQueue) full(bytes, messages int) bool {
 	size := q.bytes
 	switch {
 	case len(q.kept) > 0:
-		size -= len(q.kept[0].payload)
+		size -= q.kept[0].size
 	case len(q.queue) > 0:
-		size -= len(q.queue[0].payload)
+		size -= q.queue[0].size
 	}
 	if q.keep {
 		bytes, messages = 2*bytes, 2*messages

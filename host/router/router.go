@@ -114,6 +114,7 @@ func (c Config) maxJoinedBytes() int { return max(leastJoinedBytes, 4*c.MaxMessa
 type Router struct {
 	cfg      Config
 	counters counters
+	readers  crew
 	inFlight atomic.Int64 // requests of peers without an answer
 
 	mu       sync.Mutex // guards what follows; may be taken before a row's, never after
@@ -142,8 +143,10 @@ func New(cfg Config) *Router {
 	}
 }
 
-// Run closes connections that wait for too long, until ctx ends.
+// Run closes connections that wait for too long, until ctx ends. Then it waits
+// until the application has taken the large messages that are there.
 func (r *Router) Run(ctx context.Context) error {
+	defer r.readers.end()
 	tick := time.NewTicker(min(sweepEvery, max(r.cfg.SlowAfter/4, time.Millisecond)))
 	defer tick.Stop()
 	for {

@@ -93,6 +93,12 @@ func (w *wire) giveBack(a *Attachment, conn transport.ConnID) {
 	}
 }
 
+func (w *wire) onTheWay() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.unread.Bytes
+}
+
 // app is an application that does what the test says.
 type app struct {
 	mu       sync.Mutex
@@ -545,6 +551,10 @@ func TestStalledPeerIsClosedAsSlow(t *testing.T) {
 // TestALargeMessageMayBeFollowed: an answer over the bound of the queue, and a
 // notification right behind it.
 func TestALargeMessageMayBeFollowed(t *testing.T) {
+	synctest.Test(t, aLargeMessageMayBeFollowed)
+}
+
+func aLargeMessageMayBeFollowed(t *testing.T) {
 	for _, key := range []transport.ResumeKey{"", "k"} {
 		_, a, w, app := setUp(t, consume, Config{OutQueueBytes: 1 << 20})
 		open1(a, transport.Opened{ResumeKey: key})
@@ -557,7 +567,9 @@ func TestALargeMessageMayBeFollowed(t *testing.T) {
 		}
 		for range 100 {
 			w.giveBack(a, 1)
+			time.Sleep(transport.LargeRest)
 		}
+		synctest.Wait()
 		if len(w.sent) != 2 || w.sent[0] != large || w.sent[1] != "small" {
 			t.Errorf("key %q: %d messages came", key, len(w.sent))
 		}
@@ -615,6 +627,10 @@ func TestSteadyReaderIsNotSlow(t *testing.T) {
 }
 
 func TestLargeMessageGoesInPiecesAsCreditAllows(t *testing.T) {
+	synctest.Test(t, largeMessageGoesInPiecesAsCreditAllows)
+}
+
+func largeMessageGoesInPiecesAsCreditAllows(t *testing.T) {
 	_, a, w, app := setUp(t, consume, Config{})
 	open1(a, transport.Opened{})
 	big := string(bytes.Repeat([]byte("0123456789"), 100_000)) // 1 MB
@@ -623,10 +639,16 @@ func TestLargeMessageGoesInPiecesAsCreditAllows(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if w.unread.Bytes > transport.WindowBytes {
-		t.Fatalf("%d bytes are on their way, the window is %d", w.unread.Bytes, transport.WindowBytes)
+	if n := w.onTheWay(); n > transport.LargeWindowBytes {
+		t.Fatalf("%d bytes are on their way, the window is %d", n, transport.LargeWindowBytes)
+	}
+	w.giveBack(a, 1)
+	if n := w.onTheWay(); n != 0 {
+		t.Errorf("%d bytes went without a rest", n)
 	}
 	for range 30 {
+		time.Sleep(transport.LargeRest)
+		synctest.Wait()
 		w.giveBack(a, 1)
 	}
 	if len(w.sent) != 3 || w.sent[0] != big || w.sent[1] != "small" || w.sent[2] != big {
@@ -736,6 +758,10 @@ func TestPipelinedRequestsOnAResumableConnection(t *testing.T) {
 // TestHalfAMessageCostsNoCredit: a process dies within a large message, and the
 // next one delivers it again, and more of them.
 func TestHalfAMessageCostsNoCredit(t *testing.T) {
+	synctest.Test(t, halfAMessageCostsNoCredit)
+}
+
+func halfAMessageCostsNoCredit(t *testing.T) {
 	r, a, _, app := setUp(t, consume, Config{})
 	open1(a, transport.Opened{ResumeKey: "k"})
 	large := fmt.Appendf(nil, `{"method":"m","params":%q}`, strings.Repeat("x", 4*transport.PieceBytes))
@@ -755,7 +781,8 @@ func TestHalfAMessageCostsNoCredit(t *testing.T) {
 	}
 	for i := range 10 {
 		for rest, first := large, true; len(rest) > 0; first = false {
-			n := min(len(rest), transport.PieceBytes)
+			n := transport.Piece(len(rest), len(large))
+			synctest.Wait() // for the reader of the row
 			if !window.Fits(n, first, true) {
 				t.Fatalf("no room for message %d: credit was lost", i)
 			}
@@ -764,6 +791,7 @@ func TestHalfAMessageCostsNoCredit(t *testing.T) {
 			rest = rest[n:]
 		}
 	}
+	synctest.Wait()
 	if got := app.sessions[0].got; len(got) != 10 || got[9] != string(large) {
 		t.Errorf("%d messages arrived, want 10 whole ones", len(got))
 	}

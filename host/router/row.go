@@ -1,6 +1,7 @@
 package router
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"sync"
@@ -22,7 +23,7 @@ type row struct {
 
 	// Of the receive loop of the process.
 	home   *Attachment // of the process; read elsewhere under mu
-	joined []byte      // pieces of a message that is still arriving
+	joined joined
 
 	calls   sync.Mutex // one call into the session at a time; taken before mu
 	session application.Session
@@ -30,6 +31,8 @@ type row struct {
 
 	mu         sync.Mutex // guards what follows; held while frames are queued on the link, never across other calls
 	state      state
+	late       []late   // for the reader of the row
+	reading    bool     // it runs
 	link       Commands // nil while no process carries the connection
 	clientName string
 	toPeer     transport.SendWindow
@@ -37,6 +40,8 @@ type row struct {
 	carried    transport.Credit // taken from an earlier process and not consumed yet
 	held       transport.Credit // consumed, and withheld while the peer does not read
 	out        outQueue
+	burst      int                   // bytes of large messages that went since the last rest
+	resting    bool                  // no piece of a large message goes
 	attached   transport.Seq         // the last number before those that the present process was sent
 	closing    transport.CloseReason // with which the connection ends once out is empty
 	ending     transport.CloseReason // with which it has ended
@@ -89,7 +94,7 @@ func (w *row) Peer() transport.Peer { return w.opened.Peer }
 func (w *row) received(piece []byte, more bool) error {
 	w.mu.Lock()
 	c, err := w.fromPeer.Arrived(len(piece), more)
-	live := w.state == open
+	live, reading := w.state == open, w.reading
 	if err == nil && c != (transport.Credit{}) {
 		w.link.Credit(w.linkID, c)
 	}
@@ -98,35 +103,45 @@ func (w *row) received(piece []byte, more bool) error {
 		w.forgetJoined()
 		return err
 	}
-	p := piece
-	if more || len(w.joined) > 0 {
-		if size := len(w.joined) + len(piece); size > w.router.cfg.MaxMessageBytes {
-			w.forgetJoined()
-			return fmt.Errorf("message of more than %d bytes: %w", w.router.cfg.MaxMessageBytes, transport.ErrTooLarge)
-		}
-		if w.home.joined += len(piece); w.home.joined > w.router.cfg.maxJoinedBytes() {
-			w.home.joined -= len(piece)
-			w.forgetJoined()
-			w.abort(transport.Because(transport.CloseOverloaded, "the host joins messages of %d MiB for this transport, its limit; retry later",
-				w.router.cfg.maxJoinedBytes()>>20))
+	if !more && w.joined.size == 0 {
+		w.router.counters.received.Add(1)
+		if reading {
+			w.postpone(late{pieces: [][]byte{bytes.Clone(piece)}})
 			return nil
 		}
-		w.joined = append(w.joined, piece...)
-		if more {
-			return nil
-		}
-		p = w.joined
-		w.forgetJoined() // it was large: not worth keeping
+		w.take(piece)
+		return nil
 	}
+	if size := w.joined.size + len(piece); size > w.router.cfg.MaxMessageBytes {
+		w.forgetJoined()
+		return fmt.Errorf("message of more than %d bytes: %w", w.router.cfg.MaxMessageBytes, transport.ErrTooLarge)
+	}
+	if w.home.joined += len(piece); w.home.joined > w.router.cfg.maxJoinedBytes() {
+		w.home.joined -= len(piece)
+		w.forgetJoined()
+		w.abort(transport.Because(transport.CloseOverloaded, "the host joins messages of %d MiB for this transport, its limit; retry later",
+			w.router.cfg.maxJoinedBytes()>>20))
+		return nil
+	}
+	w.joined.add(piece)
+	if more {
+		return nil
+	}
+	whole := late{pieces: w.joined.pieces, size: w.joined.size}
+	w.forgetJoined()
 	w.router.counters.received.Add(1)
-	w.take(p)
+	if reading || whole.size > transport.LargeBytes {
+		w.postpone(whole)
+		return nil
+	}
+	w.take(bytes.Join(whole.pieces, nil))
 	return nil
 }
 
 // forgetJoined lets go of the pieces that have arrived.
 func (w *row) forgetJoined() {
-	w.home.joined -= len(w.joined)
-	w.joined = nil
+	w.home.joined -= w.joined.size
+	w.joined = joined{}
 }
 
 // rejected takes what the transport read and could not deliver, like a message
@@ -139,9 +154,19 @@ func (w *row) rejected(r transport.Rejection) error {
 	if err != nil || !live {
 		return err
 	}
+	if w.isReading() {
+		w.postpone(late{rejected: &r})
+		return nil
+	}
+	w.reject(r)
+	return nil
+}
+
+// reject answers what the transport could not deliver.
+func (w *row) reject(r transport.Rejection) {
 	if r.Text == "" {
 		w.Consumed(1, 0)
-		return nil
+		return
 	}
 	w.router.counters.invalid.Add(1)
 	code := transport.CodeInvalidRequest
@@ -149,7 +174,6 @@ func (w *row) rejected(r transport.Rejection) error {
 		code = transport.CodeParseError
 	}
 	w.refuse(nil, code, r.Text, 0)
-	return nil
 }
 
 // take gives one whole message to the application, or answers it.
@@ -271,6 +295,7 @@ func (w *row) Send(p []byte) error {
 // send queues p. force is set for answers of the router itself, which do not
 // count against the out-queue of a lossless connection: the window bounds them.
 func (w *row) send(p []byte, m transport.Message, force bool) error {
+	out := copyOut(p)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.state != open {
@@ -283,7 +308,7 @@ func (w *row) send(p []byte, m transport.Message, force bool) error {
 		w.slowLocked("its out-queue is full")
 		return transport.ErrConnClosed
 	}
-	w.queueLocked(p, m)
+	w.queueLocked(out, m)
 	return nil
 }
 
@@ -293,6 +318,7 @@ func (w *row) SendWait(ctx context.Context, p []byte) error {
 	if err != nil {
 		m = transport.Message{}
 	}
+	out := copyOut(p)
 	for {
 		w.mu.Lock()
 		if w.state != open {
@@ -300,7 +326,7 @@ func (w *row) SendWait(ctx context.Context, p []byte) error {
 			return transport.ErrConnClosed
 		}
 		if !w.out.over(waitBytes, w.router.cfg.OutQueueMessages) {
-			w.queueLocked(p, m)
+			w.queueLocked(out, m)
 			w.mu.Unlock()
 			return nil
 		}
@@ -317,60 +343,27 @@ func (w *row) SendWait(ctx context.Context, p []byte) error {
 	}
 }
 
-func (w *row) queueLocked(p []byte, m transport.Message) {
+func (w *row) queueLocked(out outMessage, m transport.Message) {
 	w.router.counters.sent.Add(1)
 	// An error without an id answers no request.
 	if (m.Kind == transport.Response || m.Kind == transport.ErrorResponse) && len(m.ID) > 0 && w.inFlight > 0 {
 		w.inFlight--
 		w.router.answered(1)
 	}
-	seq := w.out.number()
-	if w.link != nil && w.out.unsent() == 0 && len(p) <= transport.PieceBytes && w.toPeer.Fits(len(p), true, false) {
-		w.toPeer.Take(len(p), true, false)
-		w.link.Send(w.linkID, seq, p, false)
-		w.out.sent(seq, p)
+	out.seq = w.out.number()
+	if n := out.size; w.link != nil && w.out.unsent() == 0 && n <= transport.PieceBytes && w.toPeer.Fits(n, true, false) {
+		w.toPeer.Take(n, true, false)
+		w.link.Send(w.linkID, out.seq, out.payload, false)
+		w.out.sent(out)
 	} else {
 		if w.out.unsent() == 0 {
 			w.progress = time.Now()
 			w.router.watch(w)
 		}
-		w.out.push(seq, p)
+		w.out.push(out)
 		w.flushLocked()
 	}
 	w.maybeFinishLocked()
-}
-
-// flushLocked sends what the window allows.
-func (w *row) flushLocked() {
-	if w.link == nil {
-		return
-	}
-	for {
-		m := w.out.head()
-		if m == nil {
-			break
-		}
-		piece := m.payload[m.gone:]
-		large := len(m.payload) > transport.PieceBytes
-		piece = piece[:min(len(piece), transport.PieceBytes)]
-		if !w.toPeer.Fits(len(piece), m.gone == 0, large) {
-			break
-		}
-		last := m.gone+len(piece) == len(m.payload)
-		w.toPeer.Take(len(piece), last, large)
-		w.link.Send(w.linkID, m.seq, piece, !last)
-		w.out.advance(len(piece))
-	}
-	if !w.out.over(holdBytes/2, holdMessages/2) {
-		w.releaseLocked()
-	}
-	if w.room != nil && !w.out.over(waitBytes/2, w.router.cfg.OutQueueMessages/2) {
-		close(w.room)
-		w.room = nil
-	}
-	if w.state == closing && w.out.unsent() == 0 {
-		w.askLocked()
-	}
 }
 
 // credit takes what the process returned. An error is its violation.

@@ -69,6 +69,7 @@ type windows struct {
 type queued struct {
 	seq   transport.Seq
 	rest  []byte
+	size  int
 	first bool
 	large bool
 	close *transport.CloseReason
@@ -281,7 +282,7 @@ func (h *Host) Send(conn transport.ConnID, payload []byte) transport.Seq {
 		h.t.Fatalf("sending on connection %d, which is not open", conn)
 	}
 	w.seq++
-	w.queue = append(w.queue, queued{seq: w.seq, rest: payload, first: true, large: len(payload) > transport.PieceBytes})
+	w.queue = append(w.queue, queued{seq: w.seq, rest: payload, size: len(payload), first: true, large: len(payload) > transport.PieceBytes})
 	h.flushLocked(conn, w)
 	return w.seq
 }
@@ -314,7 +315,7 @@ func (h *Host) flushLocked(conn transport.ConnID, w *windows) {
 			w.queue = w.queue[1:]
 			continue
 		}
-		piece := q.rest[:min(len(q.rest), transport.PieceBytes)]
+		piece := q.rest[:transport.Piece(len(q.rest), q.size)]
 		if !w.toPeer.Fits(len(piece), q.first, q.large) {
 			return
 		}

@@ -15,6 +15,12 @@ const (
 	// are cut, so that nobody queues behind them; 64 KiB and the envelope of a
 	// JSON-RPC message around it still travel whole.
 	PieceBytes = 68 << 10
+	// LargePieceBytes is how payloads of more than PieceBytes are cut, and
+	// LargeWindowBytes what may be on its way when a piece of one is sent: others
+	// on the link are never behind more than that, and the receiver, which
+	// returns credit by a quarter of the window, keeps the sender going.
+	LargePieceBytes  = 32 << 10
+	LargeWindowBytes = WindowBytes/creditDue + LargePieceBytes
 	// DefaultMaxMessageBytes bounds one message, as the reference does (spec
 	// 8.3: 64 MiB).
 	DefaultMaxMessageBytes = 64 << 20

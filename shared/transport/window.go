@@ -5,7 +5,7 @@ import "fmt"
 // A SendWindow is the sender's account of one connection in one direction:
 // what it may still send. The zero value is a full window. It does no locking.
 //
-// A payload travels in pieces of at most [PieceBytes]. Only one payload of
+// A payload travels in pieces, see [Piece]. Only one payload of
 // several pieces may be on its way or unread at a time: the receiver joins its
 // pieces outside the window, and must not have to join two.
 type SendWindow struct {
@@ -15,13 +15,26 @@ type SendWindow struct {
 	largeEnd uint64 // sent, right behind the last payload of several pieces
 }
 
+// Piece is how many of the rest bytes of a payload of size bytes travel in the
+// next piece.
+func Piece(rest, size int) int {
+	if size > PieceBytes {
+		return min(rest, LargePieceBytes)
+	}
+	return rest
+}
+
 // Fits reports whether the next piece, of n bytes, may be sent. first is set
 // for the first piece of a payload, large if the payload has several.
 func (w *SendWindow) Fits(n int, first, large bool) bool {
 	if first && (w.messages >= WindowMessages || large && w.returned < w.largeEnd) {
 		return false
 	}
-	return w.sent-w.returned+uint64(n) <= WindowBytes
+	limit := uint64(WindowBytes)
+	if large {
+		limit = LargeWindowBytes
+	}
+	return w.sent-w.returned+uint64(n) <= limit
 }
 
 // Take accounts for a piece that is sent; last is set for the last piece of a

@@ -32,7 +32,7 @@ func TestWindowsAgree(t *testing.T) {
 				for len(queue) > 0 {
 					q := &queue[0]
 					large, first := q.size > PieceBytes, q.rest == q.size
-					n := min(q.rest, PieceBytes)
+					n := Piece(q.rest, q.size)
 					if !s.Fits(n, first, large) {
 						break
 					}
@@ -84,7 +84,7 @@ func TestWindowsAgree(t *testing.T) {
 		}
 		if len(queue) > 0 {
 			q := queue[0]
-			if !s.Fits(min(q.rest, PieceBytes), q.rest == q.size, q.size > PieceBytes) {
+			if !s.Fits(Piece(q.rest, q.size), q.rest == q.size, q.size > PieceBytes) {
 				t.Fatalf("the sender is stuck before a payload of %d with everything read", q.size)
 			}
 		}

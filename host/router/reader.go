@@ -1,0 +1,136 @@
+package router
+
+import (
+	"bytes"
+	"sync"
+
+	"github.com/transporthost/transporthost/shared/transport"
+)
+
+// A late is something of a peer that came on the receive loop and is taken by
+// the reader of its row: a large message, in the pieces that it came in, or
+// what came behind one.
+type late struct {
+	pieces   [][]byte // owned
+	size     int
+	rejected *transport.Rejection // in place of a message
+}
+
+// join puts a message together, in buf if that is large enough. It takes its
+// time for a large one.
+func (l *late) join(buf []byte) []byte {
+	if cap(buf) < l.size {
+		buf = make([]byte, 0, l.size)
+	}
+	var pace transport.Pace
+	for _, piece := range l.pieces {
+		buf = pace.Append(buf, piece)
+	}
+	return buf
+}
+
+// postpone gives a message to the reader of the row. It is called by the receive
+// loop.
+func (w *row) postpone(l late) {
+	w.mu.Lock()
+	w.late = append(w.late, l)
+	start := !w.reading
+	w.reading = true
+	w.mu.Unlock()
+	if start && !w.router.readers.start(w.read) {
+		w.read() // the router has ended: nobody else waits
+	}
+}
+
+// read gives the application what is late, one after the other, until there is
+// nothing. It is the body of the goroutine that a row has while it has a large
+// message: what is done with one takes longer than others on the receive loop
+// may wait. The window of the connection bounds what is late.
+func (w *row) read() {
+	for {
+		w.mu.Lock()
+		if len(w.late) == 0 || w.state == ended {
+			w.late, w.reading = nil, false
+			over := w.state == ended
+			w.mu.Unlock()
+			if over {
+				w.tellEnd()
+			}
+			return
+		}
+		l := w.late[0]
+		w.late[0] = late{}
+		w.late = w.late[1:]
+		live := w.state == open
+		w.mu.Unlock()
+		switch {
+		case !live: // it is closing, and what comes in is not wanted
+		case l.rejected != nil:
+			w.reject(*l.rejected)
+		case len(l.pieces) == 1:
+			w.take(l.pieces[0])
+		default:
+			w.router.readers.takeJoined(w, &l)
+		}
+	}
+}
+
+// isReading reports whether what comes next must be postponed, to keep its
+// place.
+func (w *row) isReading() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.reading
+}
+
+// A crew is the readers of all rows.
+type crew struct {
+	mu    sync.Mutex // guards ended; held while wg counts up
+	ended bool
+	wg    sync.WaitGroup
+
+	// What large messages were joined in: to clear 64 MiB for the next one is a
+	// step that cannot be cut.
+	buffers sync.Pool
+}
+
+func (c *crew) takeJoined(w *row, l *late) {
+	buf, ok := c.buffers.Get().(*[]byte)
+	if !ok {
+		buf = new([]byte)
+	}
+	*buf = l.join((*buf)[:0])
+	l.pieces = nil
+	w.take(*buf)
+	c.buffers.Put(buf)
+}
+
+// start runs work in a goroutine. It is false after end.
+func (c *crew) start(work func()) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.ended {
+		return false
+	}
+	c.wg.Go(work)
+	return true
+}
+
+// end blocks until everybody is done; nobody starts any more.
+func (c *crew) end() {
+	c.mu.Lock()
+	c.ended = true
+	c.mu.Unlock()
+	c.wg.Wait()
+}
+
+// A joined is a message whose pieces are arriving.
+type joined struct {
+	pieces [][]byte // owned
+	size   int
+}
+
+func (j *joined) add(piece []byte) {
+	j.pieces = append(j.pieces, bytes.Clone(piece))
+	j.size += len(piece)
+}
