@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	pluginsdk "github.com/transporthost/transporthost/plugin-sdk"
 )
 
 // An assembly is an inbound message whose segments are arriving.
@@ -14,7 +16,7 @@ type assembly struct {
 	count uint64
 	size  uint64
 	next  uint64 // the segment that is expected
-	data  []byte
+	data  rope
 	touch uint64 // when the last segment came, by the assembler's count
 	came  time.Time
 	entry *ledgerEntry
@@ -23,8 +25,8 @@ type assembly struct {
 // An assembler joins the segments of inbound messages, one message per client
 // id at a time (spec 6.14). It is bounded by number and, unlike the reference,
 // by what it holds in all; in both cases the assembly that waited longest for
-// its next segment is given up. It belongs to the reader of the link: joining
-// and checking 100 MiB takes longer than anybody should hold a lock.
+// its next segment is given up. It belongs to the reader of the link, which
+// does no more than decode one segment at a time.
 type assembler struct {
 	begin      func() *ledgerEntry  // notes that a message is on its way
 	end        func(*ledgerEntry)   // notes that it was given up
@@ -72,7 +74,7 @@ func (a *assembler) chunk(e clientEnvelope, frameBytes int, done *uint64) (*join
 		return nil, fmt.Errorf("a frame of %d bytes, limit %d: %w", frameBytes, maxEnvelope, errChunk)
 	}
 	count, size := *e.SegmentCount, *e.MessageSize
-	if count == 0 || count > maxSegments || segment >= count || size == 0 || size > maxJoinedBytes || *e.Chunk == "" {
+	if count == 0 || count > maxSegments || segment >= count || size == 0 || size > maxJoinedBytes || len(e.chunk) == 0 {
 		a.dropStream(key)
 		return nil, fmt.Errorf("segment %d of %d, message of %d bytes: %w", segment, count, size, errChunk)
 	}
@@ -94,7 +96,7 @@ func (a *assembler) chunk(e clientEnvelope, frameBytes int, done *uint64) (*join
 		running = &assembly{key: key, seq: seq, count: count, size: size, entry: a.begin()}
 		a.assemblies[key.client] = running
 	}
-	if err := a.append(running, segment, *e.Chunk); err != nil {
+	if err := a.append(running, segment, e.chunk); err != nil {
 		a.drop(running)
 		return nil, err
 	}
@@ -105,21 +107,21 @@ func (a *assembler) chunk(e clientEnvelope, frameBytes int, done *uint64) (*join
 }
 
 // append decodes one segment onto the message.
-func (a *assembler) append(m *assembly, segment uint64, text string) error {
+func (a *assembler) append(m *assembly, segment uint64, text []byte) error {
 	if segment != m.next {
 		return fmt.Errorf("segment %d, want %d: %w", segment, m.next, errChunk)
 	}
 	a.clock++
 	m.next, m.touch, m.came = m.next+1, a.clock, time.Now()
-	before := len(m.data)
-	data, err := base64.StdEncoding.AppendDecode(m.data, []byte(text))
+	data := make([]byte, base64.StdEncoding.DecodedLen(len(text)))
+	n, err := base64.StdEncoding.Decode(data, text)
 	if err != nil {
 		return fmt.Errorf("not base64: %w", errChunk)
 	}
-	m.data = data
-	a.heap += len(data) - before
-	if len(data) == before || uint64(len(data)) > m.size {
-		return fmt.Errorf("%d bytes, the message has %d: %w", len(data), m.size, errChunk)
+	m.data.append(data[:n])
+	a.heap += n
+	if n == 0 || uint64(m.data.size) > m.size {
+		return fmt.Errorf("%d bytes, the message has %d: %w", m.data.size, m.size, errChunk)
 	}
 	for a.heap > a.maxHeap && len(a.assemblies) > 1 {
 		a.evict(m)
@@ -129,16 +131,19 @@ func (a *assembler) append(m *assembly, segment uint64, text string) error {
 
 // finish makes a client message of a complete assembly.
 func (a *assembler) finish(m *assembly, last clientEnvelope) (*joined, error) {
-	if uint64(len(m.data)) != m.size {
+	if uint64(m.data.size) != m.size {
 		a.drop(m)
-		return nil, fmt.Errorf("%d bytes, the message has %d: %w", len(m.data), m.size, errChunk)
+		return nil, fmt.Errorf("%d bytes, the message has %d: %w", m.data.size, m.size, errChunk)
 	}
 	e := clientEnvelope{
-		Type: typeMessage, ClientID: last.ClientID, StreamID: last.StreamID, SeqID: last.SeqID, Cursor: last.Cursor, Message: m.data,
+		Type: typeMessage, ClientID: last.ClientID, StreamID: last.StreamID, SeqID: last.SeqID, Cursor: last.Cursor,
 	}
-	// A large message is checked by the goroutine that delivers it: the reader
-	// has other streams to read.
-	if e.unchecked = len(m.data) > checkedAtOnce; !e.unchecked && !validMessage(m.data) {
+	// A large message is checked by the goroutine that delivers it, and never put
+	// together: the reader has other streams to read.
+	if e.large = m.data; m.data.size <= pluginsdk.LargeBytes {
+		e.large, e.Message = rope{}, m.data.join()
+	}
+	if e.unchecked = m.data.size > checkedAtOnce; !e.unchecked && !validMessage(e.Message) {
 		a.drop(m)
 		return nil, fmt.Errorf("the joined message is not JSON: %w", errChunk)
 	}
@@ -157,7 +162,7 @@ func (a *assembler) drop(m *assembly) {
 }
 
 func (a *assembler) forget(m *assembly) {
-	a.heap -= len(m.data)
+	a.heap -= m.data.size
 	delete(a.assemblies, m.key.client)
 }
 

@@ -39,7 +39,7 @@ func (p part) envelope() clientEnvelope {
 	}
 	return clientEnvelope{
 		Type: typeChunk, ClientID: &client, StreamID: &stream, SeqID: &p.seq,
-		SegmentID: &p.segment, SegmentCount: &p.count, MessageSize: &size, Chunk: &text,
+		SegmentID: &p.segment, SegmentCount: &p.count, MessageSize: &size, chunk: []byte(text),
 	}
 }
 
@@ -202,7 +202,7 @@ func FuzzChunks(f *testing.F) {
 			}
 			held := 0
 			for _, m := range asm.assemblies {
-				held += len(m.data)
+				held += m.data.size
 			}
 			if held != asm.heap {
 				t.Errorf("%d bytes are held, %d counted", held, asm.heap)

@@ -57,7 +57,9 @@ type clients struct {
 	inbound    int         // bytes on their way to the host
 	small      pool        // of what outboxes hold
 	large      pool        // of those that hold more than a share of small
-	ring       []*stream   // that have something to send
+	ring       ring        // of those that have something to send
+	segments   ring        // of those that have a segment to send next
+	overtakes  int         // envelopes that were taken since the last segment
 	stale      []streamKey // whose assemblies are to be dropped
 	linked     bool        // a link is served
 	unlinked   time.Time   // when the last one ended; at first, when this table was made

@@ -54,7 +54,7 @@ func newDialer(cfg config) (*dialer, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &dialer{net: (&net.Dialer{KeepAlive: keepAlive}).DialContext, proxy: pick, from: from}
+	d := &dialer{net: (&net.Dialer{KeepAlive: keepAlive, Control: lowWater}).DialContext, proxy: pick, from: from}
 	if cfg.CAFile != "" {
 		pem, err := os.ReadFile(cfg.CAFile)
 		if err != nil {

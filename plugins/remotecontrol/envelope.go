@@ -45,8 +45,10 @@ type clientEnvelope struct {
 	MessageSize  *uint64 `json:"message_size_bytes"`
 	Chunk        *string `json:"message_chunk_base64"`
 
-	peeked    pluginsdk.Peeked // of Message
-	unchecked bool             // only peeked was looked at: Message may still not be JSON
+	chunk     []byte           // of typeChunk: what Chunk holds; on loan if Chunk is nil
+	large     rope             // a message that is not in one piece, in place of Message
+	peeked    pluginsdk.Peeked // of the message; of a large one, see peek
+	unchecked bool             // only peeked was looked at: the message may still not be JSON
 }
 
 var (
@@ -60,40 +62,73 @@ var (
 // decodeEnvelope decodes one text frame. What it returns is complete for its
 // type, and keeps nothing of frame. Fields that it does not know are ignored;
 // an error says nothing of what the frame held.
+//
+// The chunk of an envelope is on loan: it may point into frame.
 func decodeEnvelope(frame []byte, p profile) (clientEnvelope, error) {
 	var e clientEnvelope
 	if !utf8.Valid(frame) {
 		return e, errNotUTF8
 	}
-	if err := json.Unmarshal(frame, &e); err != nil {
-		return e, describeJSON(err)
+	if !p.chunks() || !e.scan(frame) {
+		e = clientEnvelope{}
+		if err := json.Unmarshal(frame, &e); err != nil {
+			return e, describeJSON(err)
+		}
+		if e.Chunk != nil {
+			e.chunk = []byte(*e.Chunk)
+		}
 	}
+	return e, e.complete(p)
+}
+
+// complete reports what an envelope lacks for its type, and looks at its
+// message.
+func (e *clientEnvelope) complete(p profile) error {
 	if e.ClientID == nil {
-		return e, errNoClient
+		return errNoClient
 	}
 	if len(*e.ClientID) > maxIDBytes || e.StreamID != nil && len(*e.StreamID) > maxIDBytes {
-		return e, errLongID
+		return errLongID
 	}
 	switch {
 	case e.Type == typeMessage:
-		return e, e.peek()
+		return e.peek()
 	case e.Type == typeChunk && p.chunks():
-		if e.SegmentID == nil || e.SegmentCount == nil || e.MessageSize == nil || e.Chunk == nil {
-			return e, errNoChunk
+		if e.SegmentID == nil || e.SegmentCount == nil || e.MessageSize == nil || e.chunk == nil {
+			return errNoChunk
 		}
 	case e.Type == typeAck, e.Type == typePing, e.Type == typeClosed:
 		if !p.chunks() {
 			e.SegmentID = nil // a field of the other profile
 		}
 	default:
-		return e, errors.New("unknown type of event")
+		return errors.New("unknown type of event")
 	}
-	return e, nil
+	return nil
+}
+
+// body is the message, whole or in pieces.
+func (e *clientEnvelope) body() rope {
+	if e.large.size > 0 {
+		return e.large
+	}
+	return ropeOf(e.Message)
 }
 
 // peek looks at the message. What is not one of JSON-RPC makes the envelope
 // undecodable, as in the reference.
+//
+// Of a large message only the head is looked at. If that does not say what it
+// is, it counts as one that nothing can answer, and not as an initialize: the
+// host will see.
 func (e *clientEnvelope) peek() (err error) {
+	if e.large.size > 0 {
+		e.peeked, err = pluginsdk.Peek(e.large.head())
+		if wrong, ok := errors.AsType[*pluginsdk.PeekError](err); ok && wrong.Code == pluginsdk.CodeParseError {
+			e.peeked, err = pluginsdk.Peeked{}, nil
+		}
+		return err
+	}
 	if len(e.Message) == 0 || bytes.Equal(e.Message, []byte("null")) {
 		return errNoMessage
 	}
@@ -157,9 +192,9 @@ const messageHead = `{"type":"server_message","message":`
 
 // appendMessage appends the envelope of a whole message. The bytes of message
 // go out as they are.
-func appendMessage(b, message []byte, tail string, seq uint64) []byte {
+func appendMessage(b []byte, message rope, tail string, seq uint64) []byte {
 	b = append(b, messageHead...)
-	b = append(b, message...)
+	b = message.appendTo(b)
 	return appendTail(b, tail, seq)
 }
 

@@ -53,7 +53,7 @@ func TestMessageKeepsItsBytes(t *testing.T) {
 	if e.initialize() || string(e.peeked.Method) != "ab" {
 		t.Errorf("its method is %q", e.peeked.Method)
 	}
-	out := appendMessage(nil, []byte(m), envelopeTail(streamKey{"<c>", "s\n"}), 7)
+	out := appendMessage(nil, ropeOf([]byte(m)), envelopeTail(streamKey{"<c>", "s\n"}), 7)
 	if want := `{"type":"server_message","message":` + m + `,"client_id":"<c>","stream_id":"s\n","seq_id":7}`; string(out) != want {
 		t.Errorf("got  %s\nwant %s", out, want)
 	}
@@ -75,7 +75,7 @@ func FuzzDecodeEnvelope(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if e.ClientID == nil || e.Type == typeMessage && !json.Valid(e.Message) || e.Type == typeChunk && (e.Chunk == nil || !p.chunks()) {
+		if e.ClientID == nil || e.Type == typeMessage && !json.Valid(e.Message) || e.Type == typeChunk && (e.chunk == nil || !p.chunks()) {
 			t.Errorf("%q decodes to an incomplete envelope %+v", frame, e)
 		}
 		if strings.ContainsAny(e.cursor(), "\r\n\x00") {
@@ -174,7 +174,7 @@ func FuzzDecodeCheckpoint(f *testing.F) {
 
 func TestNote(t *testing.T) {
 	seq := uint64(7)
-	n := note{Seq: &seq, N: 9, Cursor: `k"<é>`, Initialize: fingerprint([]byte("x")), InitSeq: &seq, Legacy: true, Since: true}
+	n := note{Seq: &seq, N: 9, Cursor: `k"<é>`, Initialize: fingerprint(ropeOf([]byte("x"))), InitSeq: &seq, Legacy: true, Since: true}
 	got, err := decodeNote(n.encode())
 	if err != nil || got.encode() != n.encode() {
 		t.Errorf("%s came back as %s, %v", n.encode(), got.encode(), err)

@@ -96,10 +96,12 @@ func (c *clients) farewellWait(s *stream, f *farewell) (wait time.Duration, fina
 	return ackGrace, true
 }
 
-// wrote notes that an envelope of a stream has been written to the link.
-func (c *clients) wrote(s *stream, e *envelope) {
+// wrote notes that an envelope of a stream has been written to the link. It
+// reports whether the stream is in a hurry: these are its last words.
+func (c *clients) wrote(s *stream, e *envelope) (hurry bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	s.out.wrote(e)
 	s.left()
+	return s.farewell != nil
 }

@@ -65,8 +65,15 @@ func TestFarewellIsBounded(t *testing.T) {
 		if !linked {
 			r.drop()
 		}
+		size := 1 << 20
+		if linked {
+			size = 32 << 20 // more than the socket takes
+		}
+		p.host.Send(id, []byte(`{"m":"`+strings.Repeat("x", size)+`"}`))
+		if linked {
+			r.receive() // it is under way
+		}
 		begun := time.Now()
-		p.host.Send(id, []byte(`{"m":"`+strings.Repeat("x", 32<<20)+`"}`))
 		p.host.Close(id, pluginsdk.CloseReason{Code: pluginsdk.CloseGoingAway})
 		p.host.NextClosed(id)
 		want := linkGrace

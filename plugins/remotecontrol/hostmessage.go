@@ -1,9 +1,6 @@
 package remotecontrol
 
 import (
-	"encoding/json"
-	"unicode/utf8"
-
 	pluginsdk "github.com/transporthost/transporthost/plugin-sdk"
 )
 
@@ -19,7 +16,7 @@ const (
 // A hostMessage is a message of the host that has no number on the wire yet.
 type hostMessage struct {
 	seq     pluginsdk.Seq
-	payload []byte // owned, never written
+	payload rope // owned
 	verdict verdict
 }
 
@@ -31,13 +28,10 @@ func (m *hostMessage) check() {
 		return
 	}
 	m.verdict = messageInvalid
-	if validMessage(m.payload) {
+	if m.payload.valid() {
 		m.verdict = messageValid
 	}
 }
-
-// validMessage reports whether p may stand in an envelope, or came out of one.
-func validMessage(p []byte) bool { return utf8.Valid(p) && json.Valid(p) }
 
 // entry is the checked message as number seq. One that is too large for the
 // wire uses up its number, as in the reference (spec 6.3); a response is
@@ -46,10 +40,10 @@ func (m *hostMessage) entry(seq uint64, tail string, p profile) entry {
 	if m.verdict == messageInvalid {
 		return entry{kind: entrySkipped, seq: seq - 1, host: m.seq}
 	}
-	if s, ok := splitMessage(len(m.payload), tail, seq, p); ok {
+	if s, ok := splitMessage(m.payload.size, tail, seq, p); ok {
 		return entry{kind: entryMessage, seq: seq, host: m.seq, payload: m.payload, split: s}
 	}
-	peeked, err := pluginsdk.Peek(m.payload)
+	peeked, err := pluginsdk.Peek(m.payload.head())
 	if err == nil && (peeked.Kind == pluginsdk.Response || peeked.Kind == pluginsdk.ErrorResponse) {
 		return entry{kind: entryAnswer, seq: seq, host: m.seq, answer: newAnswer(answerNotSent, peeked.ID)}
 	}

@@ -11,6 +11,8 @@ import (
 
 	"github.com/gorilla/websocket"
 	"golang.org/x/sync/errgroup"
+
+	pluginsdk "github.com/transporthost/transporthost/plugin-sdk"
 )
 
 const (
@@ -18,6 +20,10 @@ const (
 	pongTimeout   = 60 * time.Second // reset by Pong frames only
 	sweepInterval = 30 * time.Second
 	closeWait     = 250 * time.Millisecond // for the goodbye of a link, in all
+
+	// segmentRest keeps large messages below 100 MB/s, which is more than most
+	// wires take.
+	segmentRest = time.Millisecond
 
 	// maxFrame is the largest message and what stands around it. A larger frame
 	// is skipped as it comes.
@@ -108,10 +114,8 @@ func (c *clients) linkDown() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.linked, c.unlinked = false, time.Now()
-	for _, s := range c.ring {
-		s.inRing = false
-	}
-	c.ring = nil
+	c.ring.clear()
+	c.segments.clear()
 }
 
 // setHandlers takes the answers to control frames from the reader, which waits
@@ -152,13 +156,14 @@ func (l *link) read() error {
 		if l.frame.Reset(); l.frame.Cap() > keptFrame {
 			l.frame = bytes.Buffer{}
 		}
-		n, err := l.frame.ReadFrom(io.LimitReader(r, maxFrame+1))
+		n, err := l.frame.ReadFrom(io.LimitReader(r, pluginsdk.LargeBytes+1))
+		if err == nil && n > pluginsdk.LargeBytes {
+			if err = l.readLarge(l.frame.Bytes(), r); err == nil {
+				continue
+			}
+		}
 		if err != nil {
 			return readError(err)
-		}
-		if n > maxFrame {
-			l.clients.complain(&l.clients.tally.malformed, "dropping a remote-control websocket message over the limit", "limit", maxFrame)
-			continue
 		}
 		l.clients.receive(l.frame.Bytes())
 	}
@@ -182,27 +187,76 @@ func readError(err error) error {
 }
 
 // write sends envelopes until ctx ends, which is no error, or the socket fails.
+//
+// Behind a segment it rests, but for what travels whole: a large message takes a
+// part of a processor and of the wire, and what others have to send is not
+// behind more than one segment.
 func (l *link) write(ctx context.Context) error {
 	var frame []byte
+	var err error
+	rest := time.NewTimer(0)
+	defer rest.Stop()
+	var until time.Time
 	for ctx.Err() == nil {
-		s, e, ok := l.clients.takeEnvelope()
+		resting := time.Now().Before(until)
+		s, e, ok := l.clients.takeEnvelope(!resting)
 		if !ok {
+			var rested <-chan time.Time
+			if resting {
+				rest.Reset(time.Until(until))
+				rested = rest.C
+			}
 			select {
 			case <-l.clients.wake:
+			case <-rested:
 			case <-ctx.Done():
 			}
 			continue
 		}
-		frame = e.append(frame[:0])
-		if err := l.ws.WriteMessage(websocket.TextMessage, frame); err != nil {
+		if e.whole() && e.payload.size > pluginsdk.LargeBytes {
+			err = l.writeLarge(&e)
+		} else {
+			frame = e.append(frame[:0])
+			err = l.ws.WriteMessage(websocket.TextMessage, frame)
+		}
+		if err != nil {
 			return err
 		}
-		l.clients.wrote(s, &e)
+		if hurry := l.clients.wrote(s, &e); !hurry && !e.whole() {
+			until = time.Now().Add(segmentRest)
+		}
 		if cap(frame) > keptFrame {
 			frame = nil
 		}
 	}
 	return nil
+}
+
+// writeLarge writes the frame of a large message that is not cut. It occupies
+// the wire, and all that can be done is to leave the processor to others.
+func (l *link) writeLarge(e *envelope) error {
+	w, err := l.ws.NextWriter(websocket.TextMessage)
+	if err != nil {
+		return err
+	}
+	if _, err := io.WriteString(w, messageHead); err != nil {
+		return err
+	}
+	var pace pluginsdk.Pace
+	for _, p := range e.payload.pieces {
+		for len(p) > 0 {
+			step := p[:min(len(p), pluginsdk.StepBytes)]
+			p = p[len(step):]
+			if _, err := w.Write(step); err != nil {
+				return err
+			}
+			pace.Step()
+		}
+	}
+	if _, err := w.Write(appendTail(nil, e.tail, e.seq)); err != nil {
+		return err
+	}
+	return w.Close()
 }
 
 // keepAlive pings the relay, answers its pings, and sweeps idle virtual

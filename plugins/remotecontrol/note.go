@@ -64,9 +64,10 @@ func marshal(v any) []byte {
 
 const fingerprintChars = 16
 
-// fingerprint tells messages apart.
-func fingerprint(message []byte) string {
-	sum := sha256.Sum256(message)
+// fingerprint tells messages apart. Of a large one only the head counts: this is
+// the reader of the link.
+func fingerprint(message rope) string {
+	sum := sha256.Sum256(message.head())
 	return hex.EncodeToString(sum[:fingerprintChars/2])
 }
 

@@ -32,7 +32,7 @@ type entry struct {
 	kind    entryKind
 	seq     uint64        // on the wire; of an entrySkipped, the last one before it
 	host    pluginsdk.Seq // of a message of the host; 0 for the rest
-	payload []byte        // of a message; nil: the host will send it again. Never written
+	payload rope          // of a message; none: the host will send it again
 	split   split         // of a message with payload
 	acked   int           // segments of it
 	status  pongStatus    // of an entryPong
@@ -40,7 +40,7 @@ type entry struct {
 }
 
 // awaited reports whether the payload is still with the host.
-func (e *entry) awaited() bool { return e.kind == entryMessage && e.payload == nil }
+func (e *entry) awaited() bool { return e.kind == entryMessage && e.payload.pieces == nil }
 
 // segments is the number of envelopes that the entry travels in.
 func (e *entry) segments() int {
@@ -54,7 +54,7 @@ func (e *entry) segments() int {
 }
 
 // bytes is what the entry costs in memory.
-func (e *entry) bytes() int { return len(e.payload) + len(e.answer.id) + entryOverhead }
+func (e *entry) bytes() int { return e.payload.size + len(e.answer.id) + entryOverhead }
 
 // An envelope is one segment of an entry, to be sent.
 type envelope struct {
@@ -63,13 +63,16 @@ type envelope struct {
 	tail    string
 }
 
+// whole reports whether it is no segment.
+func (e *envelope) whole() bool { return e.split.count <= 1 }
+
 // append appends what goes over the wire. The same envelope is the same bytes.
 func (e *envelope) append(b []byte) []byte {
 	switch {
 	case e.kind == entryPong:
 		return appendPong(b, e.status, e.tail, e.seq)
 	case e.kind == entryAnswer:
-		return appendMessage(b, e.answer.message(), e.tail, e.seq)
+		return appendMessage(b, ropeOf(e.answer.message()), e.tail, e.seq)
 	case e.split.count > 1:
 		return appendChunk(b, e.payload, e.split, e.segment, e.tail, e.seq)
 	}
@@ -180,6 +183,10 @@ func (o *outbox) ready() bool {
 	o.settle()
 	return o.at < len(o.entries) && !o.entries[o.at].awaited()
 }
+
+// segmented reports whether the next thing to send is a segment. It may be
+// called when ready.
+func (o *outbox) segmented() bool { return o.entries[o.at].split.count > 1 }
 
 // settle moves the position over what does not travel.
 func (o *outbox) settle() {

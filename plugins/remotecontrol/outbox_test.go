@@ -20,7 +20,7 @@ var testKey = streamKey{"c1", "s1"}
 func fillOutbox(p profile, messages ...string) *outbox {
 	o := newOutbox(testKey)
 	for i, m := range messages {
-		h := hostMessage{seq: pluginsdk.Seq(i + 1), payload: []byte(m), verdict: messageValid}
+		h := hostMessage{seq: pluginsdk.Seq(i + 1), payload: ropeOf([]byte(m)), verdict: messageValid}
 		o.add([]entry{h.entry(o.next, o.tail, p)})
 	}
 	sendAll(&o)
@@ -110,7 +110,7 @@ func TestOutboxAcks(t *testing.T) {
 // TestAckOfAMessageHalfSent: what was not sent is not acknowledged.
 func TestAckOfAMessageHalfSent(t *testing.T) {
 	o := newOutbox(testKey)
-	m := hostMessage{seq: 1, payload: []byte(`"` + strings.Repeat("x", 250<<10) + `"`), verdict: messageValid}
+	m := hostMessage{seq: 1, payload: ropeOf([]byte(`"` + strings.Repeat("x", 250<<10) + `"`)), verdict: messageValid}
 	o.add([]entry{m.entry(1, o.tail, profile3)})
 	o.take()
 	o.ack(1, nil)
@@ -152,7 +152,7 @@ func TestChunkEnvelopes(t *testing.T) {
 		if !ok {
 			t.Fatalf("%d bytes do not travel", len(message))
 		}
-		e := envelope{entry: entry{kind: entryMessage, seq: seq, payload: message, split: s}, tail: tail}
+		e := envelope{entry: entry{kind: entryMessage, seq: seq, payload: ropeOf(message), split: s}, tail: tail}
 		var whole []byte
 		for ; e.segment < s.count; e.segment++ {
 			b := e.append(nil)
@@ -277,11 +277,11 @@ func (m *outboxModel) Send(t *rapid.T) {
 		h := hostMessage{seq: m.sent, verdict: messageValid}
 		switch rapid.IntRange(0, 9).Draw(t, "kind") {
 		case 0:
-			h.payload = fmt.Appendf(nil, `{"n":%d,"x":%q}`, m.sent, strings.Repeat("x", 160<<10))
+			h.payload = ropeOf(fmt.Appendf(nil, `{"n":%d,"x":%q}`, m.sent, strings.Repeat("x", 160<<10)))
 		case 1:
-			h.payload, h.verdict = fmt.Appendf(nil, `{"n":%d`, m.sent), messageInvalid
+			h.payload, h.verdict = ropeOf(fmt.Appendf(nil, `{"n":%d`, m.sent)), messageInvalid
 		default:
-			h.payload = fmt.Appendf(nil, `{"n":%d}`, m.sent)
+			h.payload = ropeOf(fmt.Appendf(nil, `{"n":%d}`, m.sent))
 		}
 		m.kept, m.waits = append(m.kept, h), append(m.waits, h)
 	}

@@ -114,7 +114,7 @@ func (c *clients) withdrawLocked(s *stream) {
 // nextCharge is what the stream pays more for its next message.
 func (s *stream) nextCharge() int {
 	if vc := s.vc; vc != nil && len(vc.pending) > 0 {
-		return max(0, chargeOf(s.out.bytes+len(vc.pending[0].payload)+entryOverhead)-s.charged)
+		return max(0, chargeOf(s.out.bytes+vc.pending[0].payload.size+entryOverhead)-s.charged)
 	}
 	return 0
 }

@@ -163,7 +163,7 @@ func (c *clients) open(key streamKey, e *clientEnvelope, first *ledgerEntry) {
 		old = nil // its last messages are on their way
 	}
 	vc := &virtualClient{clients: c, stream: s, heard: time.Now()}
-	vc.note = note{Initialize: fingerprint(e.Message), InitSeq: e.SeqID, Legacy: e.StreamID == nil}
+	vc.note = note{Initialize: fingerprint(e.body()), InitSeq: e.SeqID, Legacy: e.StreamID == nil}
 	if !vc.note.Legacy {
 		vc.note.Seq = e.SeqID
 	}

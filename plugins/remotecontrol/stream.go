@@ -87,7 +87,7 @@ func (c *clients) planLocked(s *stream, vc *virtualClient) batch {
 			break
 		}
 		b.messages++
-		b.bytes += len(m.payload)
+		b.bytes += m.payload.size
 	}
 	return b
 }
@@ -211,22 +211,32 @@ func (c *clients) offerLocked(s *stream) {
 		return
 	}
 	s.inRing = true
-	c.ring = append(c.ring, s)
+	if s.out.segmented() {
+		c.segments.push(s)
+	} else {
+		c.ring.push(s)
+	}
 	select {
 	case c.wake <- struct{}{}:
 	default: // it is awake, or will be
 	}
 }
 
+// maxOvertakes is how many envelopes may overtake a segment: streams that
+// always have something to send must not keep it back for ever.
+const maxOvertakes = 16
+
 // takeEnvelope returns the next envelope for the link, one stream after the
-// other, so that a message of many segments delays each other stream by one.
-func (c *clients) takeEnvelope() (*stream, envelope, bool) {
+// other. The segments of large messages have a ring of their own: what travels
+// whole overtakes them. They are left out unless segments is set.
+func (c *clients) takeEnvelope(segments bool) (*stream, envelope, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for len(c.ring) > 0 {
-		s := c.ring[0]
-		c.ring[0] = nil
-		c.ring = c.ring[1:]
+	for {
+		s := c.nextLocked(segments)
+		if s == nil {
+			return nil, envelope{}, false
+		}
 		s.inRing = false
 		if !s.out.ready() {
 			continue // acknowledged, or its client is gone
@@ -235,6 +245,44 @@ func (c *clients) takeEnvelope() (*stream, envelope, bool) {
 		c.offerLocked(s)
 		return s, e, true
 	}
-	c.ring = nil
-	return nil, envelope{}, false
+}
+
+func (c *clients) nextLocked(segments bool) *stream {
+	if segments && (len(c.ring) == 0 || c.overtakes >= maxOvertakes) {
+		if s := c.segments.pop(); s != nil {
+			c.overtakes = 0
+			return s
+		}
+	}
+	s := c.ring.pop()
+	if s != nil {
+		c.overtakes++
+	}
+	return s
+}
+
+// A ring is streams that wait for their turn.
+type ring []*stream
+
+func (r *ring) push(s *stream) { *r = append(*r, s) }
+
+// pop returns the first stream, or nil.
+func (r *ring) pop() *stream {
+	if len(*r) == 0 {
+		return nil
+	}
+	s := (*r)[0]
+	(*r)[0] = nil
+	if *r = (*r)[1:]; len(*r) == 0 {
+		*r = nil // an idle table holds no memory
+	}
+	return s
+}
+
+// clear empties the ring.
+func (r *ring) clear() {
+	for _, s := range *r {
+		s.inRing = false
+	}
+	*r = nil
 }

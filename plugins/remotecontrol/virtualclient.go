@@ -22,7 +22,7 @@ const (
 
 // An inbound is a message on its way to the host.
 type inbound struct {
-	payload []byte
+	payload rope
 	note    note         // of the stream behind it; the place is added when it goes
 	entry   *ledgerEntry // of its envelope
 	first   *ledgerEntry // of the first of its segments; nil if it came whole
@@ -54,8 +54,9 @@ type virtualClient struct {
 }
 
 var (
-	_ pluginsdk.Sink   = (*virtualClient)(nil)
-	_ pluginsdk.Binder = (*virtualClient)(nil)
+	_ pluginsdk.Sink      = (*virtualClient)(nil)
+	_ pluginsdk.PieceSink = (*virtualClient)(nil)
+	_ pluginsdk.Binder    = (*virtualClient)(nil)
 )
 
 // Bind implements [pluginsdk.Binder].
@@ -63,7 +64,14 @@ func (vc *virtualClient) Bind(conn *pluginsdk.Conn) { vc.conn = conn }
 
 // Message implements [pluginsdk.Sink].
 func (vc *virtualClient) Message(seq pluginsdk.Seq, p []byte) {
-	m := &hostMessage{seq: seq, payload: bytes.Clone(p)}
+	vc.take(seq, ropeOf(bytes.Clone(p)))
+}
+
+// Pieces implements [pluginsdk.PieceSink].
+func (vc *virtualClient) Pieces(seq pluginsdk.Seq, pieces [][]byte) { vc.take(seq, ropeOf(pieces...)) }
+
+func (vc *virtualClient) take(seq pluginsdk.Seq, p rope) {
+	m := &hostMessage{seq: seq, payload: p}
 	vc.clients.mu.Lock()
 	unwanted := vc.closed || vc.leaving != nil
 	if !unwanted {
@@ -72,7 +80,7 @@ func (vc *virtualClient) Message(seq pluginsdk.Seq, p []byte) {
 	}
 	vc.clients.mu.Unlock()
 	if unwanted {
-		vc.conn.Written(1, len(p)) // the peer is gone; what it said last is still being taken
+		vc.conn.Written(1, p.size) // the peer is gone; what it said last is still being taken
 	}
 }
 
@@ -142,7 +150,7 @@ func (vc *virtualClient) fill(p profile) (messages, size int) {
 		}
 		out.fill(*m, p)
 		n++
-		size += len(m.payload)
+		size += m.payload.size
 	}
 	if n < len(vc.pending) || vc.ending != nil {
 		out.giveUp() // the host sends in order: it will not send those before
@@ -181,7 +189,7 @@ func (vc *virtualClient) repeats(e *clientEnvelope) bool {
 	if e.SeqID == nil || n.InitSeq == nil || *e.SeqID != *n.InitSeq || n.Legacy && n.Since {
 		return false
 	}
-	return n.Initialize == fingerprint(e.Message)
+	return n.Initialize == fingerprint(e.body())
 }
 
 // queueLocked takes one message in, or answers it. It is false if the virtual
@@ -197,7 +205,8 @@ func (vc *virtualClient) queueLocked(e *clientEnvelope, first *ledgerEntry) bool
 		c.kickLocked(s)
 		return len(s.answers) <= maxAnswers
 	}
-	if len(e.Message) > c.maxMessage {
+	body := e.body()
+	if body.size > c.maxMessage {
 		c.tally.tooLarge.Add(1)
 		return refuse(answerTooLarge)
 	}
@@ -213,13 +222,13 @@ func (vc *virtualClient) queueLocked(e *clientEnvelope, first *ledgerEntry) bool
 		c.passLocked(e, first)
 		return false
 	}
-	vc.bytes += len(e.Message)
-	c.inbound += len(e.Message)
+	vc.bytes += body.size
+	c.inbound += body.size
 	cursor := e.cursor()
 	if cursor != "" {
 		c.subscribed = cursor
 	}
-	vc.queue = append(vc.queue, inbound{payload: e.Message, note: vc.note, entry: c.ledger.begin(cursor), first: first, check: e.unchecked})
+	vc.queue = append(vc.queue, inbound{payload: body, note: vc.note, entry: c.ledger.begin(cursor), first: first, check: e.unchecked})
 	if !vc.delivers && !c.closed {
 		vc.delivers = true
 		c.wg.Go(vc.deliver)
@@ -259,10 +268,10 @@ func (vc *virtualClient) deliver() {
 		c.mu.Unlock()
 
 		var err error
-		if m.check && !validMessage(m.payload) {
+		if m.check && !m.payload.valid() {
 			c.complain(&c.tally.malformed, "dropping a message of a client that is not JSON", "client", vc.stream.key.client)
 		} else {
-			err = vc.conn.DeliverAt(c.life, m.payload, m.note.encode())
+			err = vc.conn.DeliverParts(c.life, m.payload.pieces, m.note.encode())
 		}
 
 		c.mu.Lock()
@@ -283,8 +292,8 @@ func (vc *virtualClient) deliver() {
 // releaseLocked accounts for a message that is not on its way any more.
 func (vc *virtualClient) releaseLocked(m *inbound) {
 	c := vc.clients
-	vc.bytes -= len(m.payload)
-	c.inbound -= len(m.payload)
+	vc.bytes -= m.payload.size
+	c.inbound -= m.payload.size
 	if c.closed {
 		return // it was perhaps not handed over: the next process must get it again
 	}
