@@ -17,10 +17,12 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"strconv"
 	"syscall"
 	"time"
 
 	"github.com/transporthost/transporthost/tests/bench/servers"
+	"github.com/transporthost/transporthost/tests/relay/backend"
 )
 
 func main() {
@@ -31,12 +33,15 @@ func main() {
 }
 
 // run is main without globals. The program starts itself as "serve STYLE" for
-// a baseline server and as "child" for an application of the host.
+// a baseline server, as "child" for an application of the host, and as "relay
+// PROTOCOL FILE" for a relay, which writes the login of its account to FILE.
 func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	err := error(nil)
 	switch {
 	case len(args) == 2 && args[0] == "serve":
-		err = serve(ctx, servers.Style(args[1]), stdin, stdout)
+		err = untilEOF(ctx, stdin, func(ctx context.Context) error { return serve(ctx, servers.Style(args[1]), stdout) })
+	case len(args) == 3 && args[0] == "relay":
+		err = untilEOF(ctx, stdin, func(ctx context.Context) error { return relay(ctx, args[1], args[2], stdout) })
 	case len(args) == 1 && args[0] == "child":
 		err = servers.Child(stdin, stdout)
 	default:
@@ -55,14 +60,28 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 // errUsage is returned when the flags are wrong and the user has been told.
 var errUsage = errors.New("wrong use")
 
-// serve runs a baseline server until ctx or stdin ends: it must not outlive a
-// bench that was killed.
-func serve(ctx context.Context, style servers.Style, stdin io.Reader, stdout io.Writer) error {
+// untilEOF runs a server until ctx or stdin ends: it must not outlive a bench
+// that was killed.
+func untilEOF(ctx context.Context, stdin io.Reader, serve func(context.Context) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	go func() { // waits for nothing but the end of this process
 		defer cancel()
 		_, _ = io.Copy(io.Discard, stdin)
 	}()
+	return serve(ctx)
+}
+
+// relay runs a relay until ctx ends.
+func relay(ctx context.Context, protocol, authFile string, stdout io.Writer) error {
+	n, err := strconv.ParseUint(protocol, 10, 8)
+	if err != nil {
+		return fmt.Errorf("reading the protocol of a relay: %w", err)
+	}
+	return serveRelay(ctx, backend.Profile(n), authFile, stdout)
+}
+
+// serve runs a baseline server until ctx ends.
+func serve(ctx context.Context, style servers.Style, stdout io.Writer) error {
 	if style == websocketdStyle {
 		return serveWebsocketd(ctx, stdout)
 	}

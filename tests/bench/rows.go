@@ -5,12 +5,15 @@ import (
 
 	"github.com/transporthost/transporthost/tests/bench/servers"
 	"github.com/transporthost/transporthost/tests/load"
+	"github.com/transporthost/transporthost/tests/relay/backend"
 )
 
 // A row is one comparison. Its name is what -only matches.
 type row struct {
 	name    string
 	measure func(b *laboratory, ctx context.Context, r row) ([]line, error)
+
+	profile backend.Profile // of the relay, for rows that have one
 
 	// For rows that load the host and a baseline alike:
 	load     load.Options
@@ -81,7 +84,8 @@ var rows = []row{
 	{name: "5 of 25 never read", measure: (*laboratory).stalled, load: shape(20, 8, 1<<10)},
 	{name: "idle peers", measure: (*laboratory).idlePeers},
 	{name: "SIGKILL of the plugin", measure: (*laboratory).killed},
-	{name: "remote fairness", measure: (*laboratory).fairness},
+	{name: "remote fairness", measure: (*laboratory).fairness, profile: backend.Profile3},
+	{name: "remote fairness, whole frames", measure: (*laboratory).fairness, profile: backend.Profile2},
 	{name: "start", measure: (*laboratory).started},
 }
 

@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"regexp"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -152,6 +153,11 @@ func (t *tail) add(line []byte) {
 	if extra := len(t.kept) - 8<<10; extra > 0 {
 		t.kept = slices.Delete(t.kept, 0, extra)
 	}
+}
+
+func (t *tail) lastLine() string {
+	lines := strings.Split(strings.TrimSpace(t.String()), "\n")
+	return lines[len(lines)-1]
 }
 
 func (t *tail) String() string {

@@ -68,6 +68,12 @@ func decodeEnvelope(text []byte) (e ServerEnvelope, problems []problem, ok bool)
 	if !utf8.Valid(text) {
 		return e, []problem{problemf(BadFrame, "a text frame of %d bytes is no UTF-8", len(text))}, false
 	}
+	if e, ok := decodeChunk(text); ok {
+		return e, nil, true
+	}
+	if e, ok := decodeLarge(text); ok {
+		return e, nil, true
+	}
 	keys, fields, err := decodeObject(text)
 	if err != nil {
 		return e, []problem{problemf(BadFrame, "%d bytes: %v", len(text), err)}, false

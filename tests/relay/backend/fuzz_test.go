@@ -63,11 +63,11 @@ func FuzzAssembly(f *testing.F) {
 			if err != nil && (a.next != 0 || len(a.data) != 0) {
 				t.Fatal("an assembly is not empty after an error")
 			}
-			if len(a.data) > a.size {
-				t.Fatalf("an assembly of %d bytes holds %d", a.size, len(a.data))
+			if a.bytes > a.size {
+				t.Fatalf("an assembly of %d bytes holds %d", a.size, a.bytes)
 			}
 			if whole {
-				if got := a.take(); len(got) != s.Size {
+				if got := join(a.take()); len(got) != s.Size {
 					t.Fatalf("a message has %d bytes, want %d", len(got), s.Size)
 				}
 			}
@@ -91,7 +91,7 @@ func FuzzCut(f *testing.F) {
 				t.Fatalf("segment %d of %d: whole %v, %v", id, count, whole, err)
 			}
 		}
-		if got := a.take(); !bytes.Equal(got, message) {
+		if got := join(a.take()); !bytes.Equal(got, message) {
 			t.Errorf("got %d bytes, want the %d that were cut", len(got), len(message))
 		}
 	})

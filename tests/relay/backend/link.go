@@ -1,6 +1,7 @@
 package backend
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -25,6 +26,13 @@ const (
 	maxControl = 4096
 	// maxFrame bounds what a host makes us keep of one frame.
 	maxFrame = maxMessage + 1<<20
+	// unsentBytes is what the system may keep of what was written. What one client
+	// has there is in front of what the others get.
+	unsentBytes = 256 << 10
+	// wireTime is how long a byte of a segment is on the wire: 1 Gbit/s. The
+	// sockets of one machine take more than any network brings, from the very
+	// processors that the host is to be tested with.
+	wireTime = 8 * time.Nanosecond
 	// recordedText is how much of a frame is remembered.
 	recordedText = 4 << 10
 )
@@ -54,6 +62,7 @@ type link struct {
 	sock    *websocket.Conn
 	server  string
 	connect *Connect      // guarded by Backend.mu
+	frame   bytes.Buffer  // of the reader
 	wake    chan struct{} // holds one wish to look for work
 	done    chan struct{} // closed once, by end
 	ending  sync.Once
@@ -65,6 +74,8 @@ type link struct {
 	resend   []*delivery
 	sticky   *delivery // must be complete before anything else of the ledger
 	turn     int       // client whose turn it is
+	free     time.Time // when the wire has room for the next segment; what is whole does not wait
+	held     bool      // a segment waits for that; of the writer
 	sentUpTo uint64    // position that a cursor of this link covers
 	last     map[streamKey]frontier
 }
@@ -124,13 +135,16 @@ func (l *link) close(code int, reason string) {
 // read takes what the host sends. It returns the code of the host's close
 // frame, if there was one.
 func (l *link) read() (code int, cause string) {
+	if tcp, ok := l.sock.NetConn().(*net.TCPConn); ok {
+		_ = tcp.SetWriteBuffer(unsentBytes) // as it is, others wait a little longer
+	}
 	l.sock.SetReadLimit(maxFrame)
 	l.sock.SetPingHandler(l.pinged)
 	for {
 		if err := l.sock.SetReadDeadline(time.Now().Add(hostSilence)); err != nil {
 			return 0, err.Error()
 		}
-		kind, text, err := l.sock.ReadMessage()
+		kind, text, err := l.receive()
 		if closing, ok := errors.AsType[*websocket.CloseError](err); ok && closing.Code != websocket.CloseAbnormalClosure {
 			return closing.Code, fmt.Sprintf("closed by the host with %d", closing.Code)
 		}
@@ -145,6 +159,25 @@ func (l *link) read() (code int, cause string) {
 			return 0, "ended while nothing was read"
 		}
 	}
+}
+
+// receive reads a frame. What it holds is valid until the next one if it is a
+// segment: they are many and large.
+func (l *link) receive() (kind int, text []byte, err error) {
+	kind, r, err := l.sock.NextReader()
+	if err != nil {
+		return kind, nil, err
+	}
+	l.frame.Reset()
+	if _, err := l.frame.ReadFrom(r); err != nil {
+		return kind, nil, err
+	}
+	if text = l.frame.Bytes(); len(text) > maxEnvelope {
+		l.frame = bytes.Buffer{}
+	} else if len(text) <= recordedText || !bytes.HasPrefix(text, []byte(chunkHead)) {
+		text = bytes.Clone(text)
+	}
+	return kind, text, nil
 }
 
 // pause waits while a fault forbids reading.
@@ -190,15 +223,23 @@ func (l *link) pinged(data string) error {
 // write sends what is due until the link ends. It is the only one that sends
 // messages.
 func (l *link) write() {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
 	for {
 		frame, drop, ok := l.b.nextFrame(l)
 		if !ok {
+			var free <-chan time.Time
+			if l.held {
+				timer.Reset(time.Until(l.free))
+				free = timer.C
+			}
 			select {
 			case <-l.wake:
-				continue
+			case <-free:
 			case <-l.done:
 				return
 			}
+			continue
 		}
 		if drop {
 			l.drop("dropped by a fault")
@@ -275,15 +316,26 @@ func (b *Backend) pick(l *link) (controlFrame, bool) {
 	case l.sticky != nil:
 		return text(b.advance(l, l.sticky))
 	}
+	l.held = false
+	now := time.Now()
 	for range b.clients {
 		l.turn++
 		c := b.clients[l.turn%len(b.clients)]
 		if len(c.pending) > 0 && l.serves(c) {
+			segment := c.pending[0].piece > 0
+			if segment && now.Before(l.free) {
+				l.held = true
+				continue
+			}
 			if p := c.pending; b.faults.swap > 0 && len(p) > 1 && p[0].sent == 0 && p[0].piece == 0 && p[1].piece == 0 {
 				b.faults.swap--
 				p[0], p[1] = p[1], p[0]
 			}
-			return text(b.advance(l, c.pending[0]))
+			t := b.advance(l, c.pending[0])
+			if segment {
+				l.free = now.Add(time.Duration(len(t)) * wireTime)
+			}
+			return text(t)
 		}
 	}
 	return controlFrame{}, false

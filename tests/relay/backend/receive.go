@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/gorilla/websocket"
+
+	"github.com/transporthost/transporthost/shared/transport"
 )
 
 // A Frame is one envelope that a host sent, for tests that look at the wire.
@@ -45,7 +47,14 @@ func (b *Backend) receive(l *link, kind int, text []byte) (drop bool) {
 	}
 	b.notify()
 	b.mu.Unlock()
-	if whole != nil {
+	switch {
+	case whole == nil:
+	case whole.large:
+		go func() { // the handler of the link was counted, this is too
+			defer b.handlers.Done()
+			b.deliver(l, whole)
+		}()
+	default:
 		b.deliver(l, whole)
 	}
 	return drop
@@ -56,7 +65,8 @@ type arrival struct {
 	stream  *stream
 	turn    uint64
 	seq     uint64
-	payload json.RawMessage
+	payload [][]byte
+	large   bool // to look into it takes long, or the one before it does: the reader has others to read
 }
 
 // take checks an envelope against its stream. It returns a message if one is
@@ -106,7 +116,7 @@ func (b *Backend) checkSize(e *ServerEnvelope, n int) []problem {
 
 // complete passes a pong on, and collects segments.
 func (b *Backend) complete(l *link, st *stream, e *ServerEnvelope, n int) *arrival {
-	a := &arrival{stream: st, seq: e.Seq, payload: e.Message}
+	a := &arrival{stream: st, seq: e.Seq, payload: [][]byte{e.Message}}
 	switch e.Type {
 	case pongEnvelope:
 		if c := b.addressee(e.key(), true); c != nil {
@@ -124,21 +134,32 @@ func (b *Backend) complete(l *link, st *stream, e *ServerEnvelope, n int) *arriv
 	st.messages++
 	a.turn = st.arrived
 	st.arrived++
+	if a.large = e.Segment.Size > largeMessage || len(e.Message) > largeMessage || st.delivered != a.turn; a.large {
+		b.handlers.Add(1) // while that of the link is counted
+	}
 	return a
 }
 
 // deliver gives a message to the client that it is for. The turns keep the
 // order if the next link is served before the one before it has ended.
 func (b *Backend) deliver(l *link, a *arrival) {
-	m, err := parseMessage(a.payload)
+	m, err := parseMessage(join(a.payload))
 	m.Seq, m.StreamID = a.seq, a.stream.key.stream
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for a.stream.delivered != a.turn {
 		turn := a.stream.turn.wait()
 		b.mu.Unlock()
-		<-turn // whoever is before us only parses
+		over := false
+		select {
+		case <-turn: // whoever is before us only parses
+		case <-b.done:
+			over = true
+		}
 		b.mu.Lock()
+		if over {
+			return
+		}
 	}
 	a.stream.delivered++
 	a.stream.turn.ring()
@@ -233,7 +254,63 @@ type RPCError struct {
 
 func (e *RPCError) Error() string { return fmt.Sprintf("JSON-RPC error %d: %s", e.Code, e.Message) }
 
+// largeMessage is where a message is looked into in steps.
+const largeMessage = 1 << 20
+
+// join is the whole of a message. It takes its time for a large one.
+func join(parts [][]byte) []byte {
+	if len(parts) == 1 {
+		return parts[0]
+	}
+	size := 0
+	for _, p := range parts {
+		size += len(p)
+	}
+	var pace transport.Pace
+	whole := make([]byte, 0, size)
+	for _, p := range parts {
+		whole = pace.Append(whole, p)
+	}
+	return whole
+}
+
+// validLarge reports whether a large text is JSON.
+func validLarge(text []byte) bool {
+	var check transport.Checker
+	var pace transport.Pace
+	for len(text) > 0 {
+		step := text[:min(len(text), transport.StepBytes)]
+		text = text[len(step):]
+		if !check.Write(step) {
+			return false
+		}
+		pace.Step()
+	}
+	return check.Valid()
+}
+
+// parseLarge is parseMessage in steps, so that the work on a large message of
+// one client does not hold up the others.
+func parseLarge(payload []byte) (Message, error) {
+	if !validLarge(payload) {
+		return Message{}, errors.New("no JSON-RPC message: broken JSON")
+	}
+	seen, err := transport.Peek(payload)
+	if err != nil || seen.Kind == transport.ErrorResponse {
+		return parseSmall(payload) // it says what is wrong
+	}
+	return Message{Payload: payload, ID: seen.ID, Method: string(seen.Method), Params: transport.Field(payload, "params"),
+		Result: transport.Field(payload, "result")}, nil
+}
+
 func parseMessage(payload []byte) (Message, error) {
+	if len(payload) > largeMessage {
+		return parseLarge(payload)
+	}
+	return parseSmall(payload)
+}
+
+func parseSmall(payload []byte) (Message, error) {
 	var in struct {
 		ID     json.RawMessage `json:"id"`
 		Method *string         `json:"method"`

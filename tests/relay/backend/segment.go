@@ -56,7 +56,8 @@ type assembly struct {
 	size  int
 	piece int // bytes of each segment but the last
 	next  int
-	data  []byte
+	bytes int
+	data  [][]byte // not joined: that takes long, and Backend.mu is held
 }
 
 // add takes the next segment, whose numbers are within the limits. It reports
@@ -69,7 +70,8 @@ func (a *assembly) add(s Segment) (whole bool, err error) {
 		*a = assembly{}
 		return false, err
 	}
-	a.data = append(a.data, s.Data...)
+	a.data = append(a.data, s.Data)
+	a.bytes += len(s.Data)
 	a.next++
 	return a.next == a.count, nil
 }
@@ -85,16 +87,16 @@ func (a *assembly) fits(s Segment) error {
 		return fmt.Errorf("segment %d has %d bytes, limit %d", s.ID, len(s.Data), segmentTarget)
 	case !last && len(s.Data) != a.piece, len(s.Data) > a.piece:
 		return fmt.Errorf("segment %d has %d bytes, the first had %d", s.ID, len(s.Data), a.piece)
-	case len(a.data)+len(s.Data) > a.size:
+	case a.bytes+len(s.Data) > a.size:
 		return fmt.Errorf("segment %d goes beyond the %d bytes of the message", s.ID, a.size)
-	case last && len(a.data)+len(s.Data) != a.size:
-		return fmt.Errorf("the segments have %d bytes, the message %d", len(a.data)+len(s.Data), a.size)
+	case last && a.bytes+len(s.Data) != a.size:
+		return fmt.Errorf("the segments have %d bytes, the message %d", a.bytes+len(s.Data), a.size)
 	}
 	return nil
 }
 
-// take returns the message and empties the assembly.
-func (a *assembly) take() []byte {
+// take returns the message in its parts and empties the assembly.
+func (a *assembly) take() [][]byte {
 	message := a.data
 	*a = assembly{}
 	return message

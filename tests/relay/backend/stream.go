@@ -189,7 +189,7 @@ func (st *stream) whole() position {
 
 // collect takes a segment into the message that is under way. It returns the
 // message when it is whole.
-func (st *stream) collect(e *ServerEnvelope, frameBytes int) (message []byte, problems []problem) {
+func (st *stream) collect(e *ServerEnvelope, frameBytes int) (message [][]byte, problems []problem) {
 	if e.Segment.ID != st.assembly.next {
 		return nil, nil // what is missing was complained of
 	}
