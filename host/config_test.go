@@ -31,7 +31,7 @@ two transports use the plugin stdio; there is one stdin
 transport "stdio" needs Stdin and Stdout
 SlowAfter is -1s, want 0 or more
 DrainTimeout is -1ns, want 0 or more
-Restart: ResetAfter is 0s, want more than 0: no uptime at all would forget every failure
+the restart policy: the ResetAfter is 0s, want more than 0: no uptime at all would forget every failure
 MaxConnections is -1, want 0 or more
 MaxMessageBytes is -1, want 1 or more`},
 		{"probes that end healthy plugins", Config{
