@@ -130,7 +130,16 @@ type joined struct {
 	size   int
 }
 
+// smallPiece is up to which size pieces are put together as they come: a plugin
+// may cut a message into single bytes, or send pieces of none without end, and
+// what is kept of a piece beside its bytes is in no account.
+const smallPiece = 4 << 10
+
 func (j *joined) add(piece []byte) {
-	j.pieces = append(j.pieces, bytes.Clone(piece))
 	j.size += len(piece)
+	if n := len(j.pieces); n > 0 && len(j.pieces[n-1])+len(piece) <= smallPiece {
+		j.pieces[n-1] = append(j.pieces[n-1], piece...)
+		return
+	}
+	j.pieces = append(j.pieces, bytes.Clone(piece))
 }

@@ -333,6 +333,27 @@ func TestWhatIsJoinedIsBounded(t *testing.T) {
 	}
 }
 
+// TestTinyPiecesCostNoMoreThanTheirBytes: not even those of none.
+func TestTinyPiecesCostNoMoreThanTheirBytes(t *testing.T) {
+	_, a, _, app := setUp(t, keepAll, Config{})
+	open1(a, transport.Opened{})
+	message := `{"method":"m","params":"` + strings.Repeat("x", 20<<10) + `"}`
+	for i := range len(message) {
+		a.Received(1, nil, "", true)
+		a.Received(1, []byte(message[i:i+1]), "", true)
+	}
+	if j := a.row(1).joined; j.size != len(message) || len(j.pieces) > 2*len(message)/smallPiece+1 {
+		t.Errorf("%d bytes are kept in %d pieces", j.size, len(j.pieces))
+	}
+	a.Received(1, nil, "", false)
+	if err := a.EndBatch(); err != nil {
+		t.Errorf("the link ends: %v", err)
+	}
+	if got := app.sessions[0].got; len(got) != 1 || got[0] != message {
+		t.Errorf("the application got %d messages", len(got))
+	}
+}
+
 // TestEventsOfNoConnection change nothing, and are counted.
 func TestEventsOfNoConnection(t *testing.T) {
 	r, a, w, _ := setUp(t, keepAll, Config{})

@@ -61,7 +61,7 @@ func TestFaultyPlugins(t *testing.T) {
 			{"hangs-in-start", "down", `starting plugin "hangs-in-start": calling Start: no answer in time`, ``},
 			{"starts-late", "down", `starting plugin "starts-late": calling Start: no answer in time`, ``},
 			{"refuses", "down", `starting plugin "refuses": .*the moon is full`, ``},
-			{"panics-in-start", "down", `exited with status 2: panic: assignment to entry in nil map`, ``},
+			{"panics-in-start", "down", `exited with status 2: panic: the moon is new`, ``},
 			{"has-strange-addresses", "up", ``, ``},
 			{"adopts-what-is-not-its-own", "up", ``, ``},
 			{"hangs-in-drain", "up", ``, ``},
@@ -120,6 +120,7 @@ func TestFaultyPlugins(t *testing.T) {
 		{"floods", []symptom{
 			{"floods-events", "up", ``, `Strays:[1-9]\d{4}`},
 			{"opens-and-closes", "up", ``, ``},
+			{"sends-empty-pieces", "up", ``, ``},
 		}},
 	} {
 		t.Run(group.name, func(t *testing.T) {

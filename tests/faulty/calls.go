@@ -58,9 +58,7 @@ func inItsCalls() map[string]func() int {
 			return transport.StartResult{}, fmt.Errorf("\x1b[2J\x1b]0;mine\x07the moon is full\n\nwebsocket  ready%s", strings.Repeat(" and waning", 1<<10))
 		}),
 		"panics-in-start": starting(func(context.Context, transport.StartParams) (transport.StartResult, error) {
-			var m map[string]int
-			m["the moon"] = 1
-			return transport.StartResult{}, nil
+			panic("the moon is new")
 		}),
 		"has-strange-addresses": starting(func(context.Context, transport.StartParams) (transport.StartResult, error) {
 			r := transport.StartResult{}

@@ -100,6 +100,12 @@ func inItsEvents() map[string]func() int {
 				}
 			}}).main()
 		},
+		"sends-empty-pieces": serving(func(r *raw) {
+			r.server.Opened(1, transport.Opened{})
+			for r.server.WaitRoom(background()) == nil {
+				r.server.Received(1, nil, "", true)
+			}
+		}),
 		"has-long-keys": serving(func(r *raw) {
 			r.server.Opened(1, transport.Opened{ResumeKey: transport.ResumeKey(strings.Repeat("k", 1<<20))})
 		}),
