@@ -192,16 +192,20 @@ func (h *Host) Run(ctx context.Context) (err error) {
 	return err
 }
 
+// listened returns all addresses of transports.
+func listened(transports []Transport) (addresses []string) {
+	for _, t := range transports {
+		addresses = append(addresses, t.Listen...)
+	}
+	return addresses
+}
+
 // passedSockets takes what was bound before. An error is a mistake in the
 // configuration: of this host, or of who started it.
 func (h *Host) passedSockets() (*supervisor.Sockets, error) {
 	passed, err := supervisor.NewSockets(h.cfg.Sockets)
 	if err == nil {
-		var addresses []string
-		for _, t := range h.cfg.Transports {
-			addresses = append(addresses, t.Listen...)
-		}
-		if err = passed.Unused(addresses); err != nil {
+		if err = passed.Unused(listened(h.cfg.Transports)); err != nil {
 			err = errors.Join(err, passed.Close())
 		}
 	}

@@ -138,3 +138,27 @@ func TestHostRefusesASocketThatNobodyUses(t *testing.T) {
 		t.Errorf("Run: got %v", err)
 	}
 }
+
+func TestReloadRefusesToLeaveASocket(t *testing.T) {
+	f, address := passedSocket(t)
+	listens := behaves("a", "plain")
+	listens.Listen = []string{address}
+	var cfg Config
+	r := start(t, func(c *Config) {
+		c.Sockets = []*os.File{f}
+		cfg = *c
+	}, listens)
+	r.awaitReady()
+	cfg.Transports = []Transport{behaves("a", "plain")}
+	changed, err := r.Reload(t.Context(), cfg)
+	if err == nil || !strings.Contains(err.Error(), "put "+address+" among the addresses of a transport") {
+		t.Errorf("Reload: %+v, %v", changed, err)
+	}
+	if s := r.plugin("a"); s.Incarnation != 1 || s.State != supervisor.Ready {
+		t.Errorf("its status is %+v, want that nothing has changed", s)
+	}
+	cfg.Transports = []Transport{listens, behaves("b", "plain")}
+	if changed, err := r.Reload(t.Context(), cfg); err != nil || !slices.Equal(changed.Added, []string{"b"}) {
+		t.Errorf("Reload with the socket in use: %+v, %v", changed, err)
+	}
+}

@@ -50,6 +50,9 @@ func (h *Host) Reload(ctx context.Context, cfg Config) (r Reloaded, err error) {
 	if !running {
 		return r, transport.ErrStopping
 	}
+	if err := h.passed.Unused(listened(cfg.Transports)); err != nil {
+		return r, err
+	}
 
 	var errs []error
 	r.NeedRestart = h.cfg.fixed(cfg)
