@@ -28,7 +28,7 @@ const recoveryTimeout = 15 * time.Second
 
 // allActions is everything that may happen.
 func allActions() []action {
-	all := []action{killApplication(), stdoutFull(), killUnread(), killUnlinked()}
+	all := []action{killApplication(), stdoutFull(), killUnread(), killFlooded(stdio), killFlooded(remotecontrol), killUnlinked()}
 	for _, t := range transports {
 		all = append(all, kill(t), killAgain(t), hang(t), hold(t), starve(t), upgrade(t), upgradeAndKill(t))
 	}

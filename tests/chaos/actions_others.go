@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"sync"
 	"syscall"
 	"time"
 
@@ -104,6 +105,49 @@ func killUnread() action {
 			pause(ctx, time.Duration(random.IntN(500))*time.Millisecond)
 			return nil
 		}}
+}
+
+const (
+	// floodStatements of floodBytes have many frames on their way at a time.
+	floodStatements = 400
+	floodBytes      = 200
+	// phoneStatements are as many as the window of a connection takes: what is
+	// beyond it may be refused.
+	phoneStatements = 60
+)
+
+// killFlooded kills a plugin in the middle of many frames: each was brought by
+// that process or will be by the next, never by both.
+func killFlooded(p part) action {
+	name := "kill -9 in a flood: " + string(p)
+	return action{name: name, on: p, touches: []part{p}, weight: 2, replaces: true,
+		do: func(ctx context.Context, l *laboratory, random *rand.Rand) error {
+			change := l.begin(p, 1, killedCause)
+			later := time.Duration(random.IntN(40)) * time.Millisecond
+			var flood sync.WaitGroup
+			flood.Go(func() { l.flood(p) })
+			pause(ctx, later)
+			began := time.Now()
+			err := sendSignal(change.before.PID, syscall.SIGKILL)
+			if err == nil {
+				err = l.recover(ctx, name, change, began)
+			}
+			flood.Wait()
+			return err
+		}}
+}
+
+// flood lets the peers of a transport say much at once.
+func (l *laboratory) flood(p part) {
+	if p == stdio {
+		l.terminal.burst(floodStatements, floodBytes)
+		return
+	}
+	for range phoneStatements {
+		for _, p := range l.phones {
+			p.say(time.Now())
+		}
+	}
 }
 
 // killUnlinked kills remote control while the relay takes nothing from it, or

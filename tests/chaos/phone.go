@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/transporthost/transporthost/tests/relay/backend"
@@ -16,6 +17,7 @@ import (
 type phone struct {
 	talk   *conversation
 	client *backend.Client
+	mu     sync.Mutex // statements are sent in the order of their numbers
 }
 
 func newPhone(ctx context.Context, relay *backend.Backend, name string, r *record, seed uint64) (*phone, error) {
@@ -29,7 +31,10 @@ func newPhone(ctx context.Context, relay *backend.Backend, name string, r *recor
 	return &phone{talk: newConversation(name, remotecontrol, r, seed), client: client}, nil
 }
 
+// say sends the statement that is due.
 func (p *phone) say(due time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	if err := p.client.Send(p.talk.next(due)); err != nil {
 		p.talk.fail("sending: %v", err)
 	}
