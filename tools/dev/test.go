@@ -114,7 +114,7 @@ func (s shop) endToEndTests(ctx context.Context) error {
 	if err != nil || len(packages) == 0 {
 		return err
 	}
-	return s.do(ctx, nil, "go", append([]string{"test", "-count=1", "-p=1", "-timeout=10m"}, packages...)...)
+	return s.do(ctx, nil, "go", append([]string{"test", "-count=1", "-p=1", "-timeout=18m"}, packages...)...)
 }
 
 // packages lists the import paths of the module that keep accepts.
