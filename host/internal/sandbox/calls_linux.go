@@ -103,10 +103,14 @@ func conditions(p Policy, pid int) []condition {
 // inheritedSockets leaves the sockets that the host gave, and the listener that
 // the host itself reaches the plugin by.
 func inheritedSockets() []condition {
-	list := []condition{{"socket", unix.EPERM, []seccomp.ArgumentConditions{
-		all(arg(0, seccomp.NotEqual, unix.AF_UNIX)),
-		all(arg(1, seccomp.BitsSet, notStream)),
-	}}}
+	list := []condition{
+		{"socket", unix.EPERM, []seccomp.ArgumentConditions{
+			all(arg(0, seccomp.NotEqual, unix.AF_UNIX)),
+			all(arg(1, seccomp.BitsSet, notStream)),
+		}},
+		// A datagram socket of a pair sends to any address, without connect.
+		{"socketpair", unix.EPERM, []seccomp.ArgumentConditions{all(arg(1, seccomp.BitsSet, notStream))}},
+	}
 	// An inherited listener can be shut down, and a connection be made of it by
 	// sending: without connect, and to anywhere.
 	for name, flags := range map[string]uint32{"sendto": 3, "sendmsg": 2, "sendmmsg": 3} {

@@ -144,6 +144,15 @@ func tryEverything(scene string) {
 		to := &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}, Port: 9}
 		return outcome(unix.Sendto(listener, []byte("x"), unix.MSG_FASTOPEN, to))
 	}
+	datagram := func() string { // sent to where nobody connected
+		pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			return outcome(err)
+		}
+		defer unix.Close(pair[0])
+		defer unix.Close(pair[1])
+		return outcome(unix.Sendto(pair[0], []byte("x"), 0, &unix.SockaddrUnix{Name: at("other/datagrams")}))
+	}
 	start := func() string {
 		p, err := os.StartProcess("/bin/true", []string{"true"}, &os.ProcAttr{})
 		if err == nil {
@@ -189,6 +198,7 @@ func tryEverything(scene string) {
 		"connect to a path":       connect("unix", at("other/socket")),
 		"connect to a name":       connect("unix", "@"+at("other/socket")),
 		"listener to connection":  flip(),
+		"datagram from a pair":    datagram(),
 		"io_uring":                raw(unix.SYS_IO_URING_SETUP, 1, 0),
 		"ptrace":                  raw(unix.SYS_PTRACE, unix.PTRACE_SEIZE, parent, 0, 0),
 		"read memory":             raw(unix.SYS_PROCESS_VM_READV, parent, 0, 0, 0, 0, 0),

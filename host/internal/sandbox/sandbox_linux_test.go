@@ -51,6 +51,11 @@ func newScene(t *testing.T) *scene {
 		}
 		t.Cleanup(func() { _ = l.Close() })
 	}
+	datagrams, err := net.ListenPacket("unixgram", s.at("other/datagrams"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = datagrams.Close() })
 	s.request = Request{Named: []string{s.at("certs/cert.pem"), s.at("home/near")}, Protected: []string{s.at("home/auth.json")}}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
@@ -163,10 +168,12 @@ func TestWhatIsTried(t *testing.T) {
 	inherited := with(everywhere(), map[string]string{
 		"socket TCP": "EPERM", "socket TCP6": "EPERM", "socket UDP": "EPERM", "socket MPTCP": "EPERM", "socket MPTCP disguised": "EPERM",
 		"socket netlink route": "EPERM", "socket unix datagram": "EPERM", "connect to a path": "EPERM", "listener to connection": "EPERM",
+		"datagram from a pair": "EPERM",
 	})
 	own := with(everywhere(), map[string]string{
 		"socket TCP": "ok", "socket TCP6": "ok", "socket UDP": "ok", "socket MPTCP": "EPROTONOSUPPORT", "socket MPTCP disguised": "EPERM",
 		"socket netlink route": "ok", "socket unix datagram": "ok", "connect to a path": "ok", "listener to connection": "any",
+		"datagram from a pair": "ok",
 	})
 	for _, tt := range []struct {
 		name   string
@@ -228,7 +235,7 @@ func TestOff(t *testing.T) {
 		t.Fatalf("it said %q", said)
 	}
 	for what, want := range map[string]string{
-		"at birth": ownStatus(), "read auth.json": "ok", "write a stranger's file": "ok", "socket TCP": "ok", "connect to a path": "ok",
+		"at birth": ownStatus(), "read auth.json": "ok", "write a stranger's file": "ok", "socket TCP": "ok", "connect to a path": "ok", "datagram from a pair": "ok",
 		"process": "ok", "chmod it": "ok",
 	} {
 		if got[what] != want {
