@@ -89,7 +89,7 @@ func printVerdicts(io streams, list []host.Verdict) error {
 		if !v.OK() {
 			result = "NOT RUN"
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\n", cmp.Or(v.Transport, v.Plugin), result, cmp.Or(v.Path, "no file"))
+		fmt.Fprintf(w, "%s\t%s\t%s\n", oneLine(cmp.Or(v.Transport, v.Plugin)), result, cmp.Or(oneLine(v.Path), "no file"))
 		if v.Problem != "" {
 			fmt.Fprintf(w, "\treason\t%s\n", oneLine(v.Problem))
 		}

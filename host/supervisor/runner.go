@@ -157,6 +157,11 @@ func (r *processRunner) exitError() error {
 // Kill implements [runner.Runner]. It does not wait.
 func (r *processRunner) Kill(context.Context) error {
 	r.killed.Store(true)
+	select {
+	case <-r.exited: // its number may be somebody else's by now
+		return nil
+	default:
+	}
 	if pid := r.pid(); pid != 0 {
 		childproc.Kill(pid)
 	}
