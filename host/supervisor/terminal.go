@@ -236,6 +236,9 @@ func (p *terminalPipes) pumpIn(ctx context.Context) {
 }
 
 func (p *terminalPipes) pumpOut() {
+	// A process whose output is not wanted any more gets an error for it, and ends:
+	// blocked in a write it would answer probes, and the terminal stay silent.
+	defer p.drain.Close()
 	if p.t.framing == transport.ContentLength {
 		p.pumpFrames()
 		return
@@ -250,9 +253,7 @@ func (p *terminalPipes) pumpOut() {
 			rest = nil
 		}
 		if rest = append(rest, buf[whole:n]...); len(rest) > p.t.limit+keptSlack {
-			// The host sends no such message: it is a defective plugin's, and ends
-			// with it.
-			return
+			return // the host sends no such message: the plugin is defective
 		}
 		if err != nil {
 			return

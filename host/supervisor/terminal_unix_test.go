@@ -6,10 +6,12 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"errors"
 	"io"
 	"os"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -162,6 +164,32 @@ func TestAnOverlongLineDoesNotStopTheInput(t *testing.T) {
 
 // TestAUserWhoDoesNotRead holds up neither the next process nor the host's end,
 // and loses nothing of what a dead process had said.
+// TestAProcessThatSaysTooMuchIsNotLeftWriting: it would answer probes for ever,
+// and the terminal stay silent.
+func TestAProcessThatSaysTooMuchIsNotLeftWriting(t *testing.T) {
+	for framing, words := range map[transport.Framing]string{
+		transport.NDJSON:        strings.Repeat("x", 64<<10),
+		transport.ContentLength: strings.Repeat("no header\r\n\r\n", 1<<10),
+	} {
+		term, _, user := runTerminal(t, framing, 1000)
+		p := connect(t, term)
+		_ = p.stdout.SetWriteDeadline(time.Now().Add(20 * time.Second))
+		var err error
+		for n := 0; err == nil && n < 64<<20; {
+			var wrote int
+			wrote, err = p.stdout.WriteString(words)
+			n += wrote
+		}
+		if !errors.Is(err, syscall.EPIPE) {
+			t.Errorf("%v: the process writes on, or waits: %v", framing, err)
+		}
+		p.disconnect()
+		if got := user.String(); got != "" {
+			t.Errorf("%v: the user got %d bytes", framing, len(got))
+		}
+	}
+}
+
 func TestAUserWhoDoesNotRead(t *testing.T) {
 	in, keyboard, err := os.Pipe()
 	if err != nil {
