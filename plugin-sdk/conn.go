@@ -17,9 +17,10 @@ import (
 // A connection ends exactly once, with [Conn.Close] by the transport. If the
 // host wants it ended, it calls the sink's Close first.
 type Conn struct {
-	host *Host
-	id   ConnID
-	sink Sink
+	host      *Host
+	id        ConnID
+	sink      Sink
+	resumable bool
 
 	// Of the link's receive loop.
 	joined  [][]byte // pieces of a message that is still arriving
@@ -33,6 +34,7 @@ type Conn struct {
 	checkpoints []chan struct{} // those who wait, oldest first
 	wake        chan struct{}   // one slot; nil until a Deliver has to wait
 	hostClosed  bool            // the host wants it ended
+	givenUp     bool            // nothing more is delivered: the host has a part of a message
 	closed      bool
 }
 
@@ -46,7 +48,9 @@ func (c *Conn) ID() ConnID { return c.id }
 // It returns [ErrConnClosed] once either side has closed the connection,
 // [ErrTooLarge] for a message over [StartParams].MaxMessageBytes, having sent
 // nothing, or the cause of ctx. If ctx ends in the middle of a large message,
-// the connection is closed.
+// nothing more can be delivered on the connection. One that can be resumed stays
+// open for the next process, which delivers the message again; any other is
+// closed.
 func (c *Conn) Deliver(ctx context.Context, payload []byte) error {
 	return c.DeliverAt(ctx, payload, "")
 }
@@ -89,13 +93,26 @@ func (c *Conn) DeliverParts(ctx context.Context, parts [][]byte, cursor Cursor) 
 			gone += len(piece)
 			if err := c.deliverPiece(ctx, piece, cursor, first, gone == size, true); err != nil {
 				if !first && !errors.Is(err, ErrConnClosed) {
-					c.Close(transport.Because(CloseInternal, "the delivery of a message was given up halfway"))
+					c.giveUp()
 				}
 				return err
 			}
 		}
 	}
 	return nil
+}
+
+// giveUp is after a part of a message that the rest does not follow. The host
+// forgets the part when it gives the connection to the next process; until then
+// nothing may come that it would take for the rest.
+func (c *Conn) giveUp() {
+	if !c.resumable {
+		c.Close(transport.Because(CloseInternal, "the delivery of a message was given up halfway"))
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.givenUp = true
 }
 
 func (c *Conn) deliverPiece(ctx context.Context, piece []byte, cursor Cursor, first, last, large bool) error {
@@ -125,7 +142,7 @@ func (c *Conn) withCredit(ctx context.Context, n int, first, last, large bool, s
 	}
 	for {
 		c.mu.Lock()
-		if c.closed || c.hostClosed {
+		if c.closed || c.hostClosed || c.givenUp {
 			c.mu.Unlock()
 			return ErrConnClosed
 		}

@@ -93,7 +93,7 @@ func (h *Host) ReportStatus(s Status) { h.server.ReportStatus(s) }
 // perhaps before Open has returned (see [Binder]). It returns [ErrLinkClosed]
 // if the host is gone.
 func (h *Host) Open(o Opened, sink Sink) (*Conn, error) {
-	return h.add(0, sink, func(id ConnID) { h.server.Opened(id, o) })
+	return h.add(0, o.ResumeKey, sink, func(id ConnID) { h.server.Opened(id, o) })
 }
 
 // Adopt takes over a connection of an earlier process, as [StartParams].Resume
@@ -103,13 +103,13 @@ func (h *Host) Adopt(r Resume, sink Sink) (*Conn, error) {
 	if r.Conn == 0 || !slices.ContainsFunc(h.params.Resume, func(have Resume) bool { return have.Conn == r.Conn }) {
 		return nil, fmt.Errorf("adopting connection %d, which is not in StartParams.Resume: %w", r.Conn, ErrConnClosed)
 	}
-	return h.add(r.Conn, sink, func(id ConnID) {
+	return h.add(r.Conn, r.Key, sink, func(id ConnID) {
 		h.adopted = append(h.adopted, id)
 		h.server.Opened(id, Opened{ResumeKey: r.Key})
 	})
 }
 
-func (h *Host) add(id ConnID, sink Sink, announce func(ConnID)) (*Conn, error) {
+func (h *Host) add(id ConnID, key ResumeKey, sink Sink, announce func(ConnID)) (*Conn, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.lost {
@@ -119,7 +119,7 @@ func (h *Host) add(id ConnID, sink Sink, announce func(ConnID)) (*Conn, error) {
 		h.lastID++
 		id = h.lastID
 	}
-	c := &Conn{host: h, id: id, sink: sink}
+	c := &Conn{host: h, id: id, sink: sink, resumable: key != ""}
 	if b, ok := sink.(Binder); ok {
 		b.Bind(c)
 	}

@@ -2,6 +2,9 @@ package pluginsdk_test
 
 import (
 	"bytes"
+	"context"
+	"errors"
+	"strings"
 	"testing"
 
 	pluginsdk "github.com/transporthost/transporthost/plugin-sdk"
@@ -75,5 +78,52 @@ func TestDeliverParts(t *testing.T) {
 		if got := h.NextReceived(id); !bytes.Equal(got, bytes.Join(parts, nil)) {
 			t.Errorf("parts of %v bytes: %d bytes came", sizes, len(got))
 		}
+	}
+}
+
+// TestDeliveryGivenUpHalfway: a process that stops in the middle of a large
+// message leaves a connection that can be resumed to the next one, and says
+// nothing more on it that the host would take for the rest.
+func TestDeliveryGivenUpHalfway(t *testing.T) {
+	for _, key := range []pluginsdk.ResumeKey{"", "k"} {
+		t.Run("resume key "+string(key), func(t *testing.T) {
+			tr := newPipes()
+			h := pluginsdktest.Start(t, tr, pluginsdk.StartParams{})
+			conn, _, err := (<-tr.host).OpenInbox(pluginsdk.Opened{ResumeKey: key})
+			if err != nil {
+				t.Fatal(err)
+			}
+			id, _ := h.NextOpened()
+			h.Stall(true)
+			// With this unread, there is room for one piece of a large one.
+			if err := conn.Deliver(t.Context(), make([]byte, transport.LargeWindowBytes-transport.LargePieceBytes)); err != nil {
+				t.Fatal(err)
+			}
+			ctx, stop := context.WithCancelCause(t.Context())
+			delivered := make(chan error, 1)
+			go func() { delivered <- conn.Deliver(ctx, make([]byte, 300<<10)) }()
+			h.AwaitPart(id)
+			stop(pluginsdk.ErrStopping)
+			if err := <-delivered; !errors.Is(err, pluginsdk.ErrStopping) {
+				t.Errorf("the delivery ended with %v, want the cause of its context", err)
+			}
+			h.CatchUp()
+			if err := conn.Deliver(t.Context(), []byte("more")); !errors.Is(err, pluginsdk.ErrConnClosed) {
+				t.Errorf("another delivery: %v, want none", err)
+			}
+			if err := conn.Reject(t.Context(), pluginsdk.Rejection{}); !errors.Is(err, pluginsdk.ErrConnClosed) {
+				t.Errorf("a rejection: %v, want none", err)
+			}
+			err = conn.Checkpoint(t.Context(), []byte("note"))
+			if key != "" {
+				if err != nil {
+					t.Errorf("the connection has not been left to the next process: %v", err)
+				}
+				return
+			}
+			if r := h.NextClosed(id); r.Code != pluginsdk.CloseInternal || !strings.Contains(r.Text, "halfway") {
+				t.Errorf("closed with %v", r)
+			}
+		})
 	}
 }

@@ -729,6 +729,33 @@ func TestResumption(t *testing.T) {
 	}
 }
 
+// TestHalfAMessageIsDeliveredAgain by the process that follows the one that
+// delivered its beginning: the application gets it once, and both windows are
+// right.
+func TestHalfAMessageIsDeliveredAgain(t *testing.T) {
+	r, a, _, app := setUp(t, consume, Config{})
+	open1(a, transport.Opened{ResumeKey: "k"})
+	whole := `{"method":"m","params":"` + strings.Repeat("x", 150_000) + `"}`
+	pieces := []string{whole[:60_000], whole[60_000:120_000], whole[120_000:]}
+	a.Received(1, []byte(pieces[0]), "", true)
+	a.Received(1, []byte(pieces[1]), "", true)
+	a.Detach(transport.CloseReason{Code: transport.CloseGoingAway}, true)
+
+	next := &wire{}
+	b := r.Attach("ws", 2, next)
+	b.Opened(1, transport.Opened{ResumeKey: "k"})
+	b.Started([]transport.ConnID{1})
+	b.Received(1, []byte(pieces[0]), "", true)
+	b.Received(1, []byte(pieces[1]), "", true)
+	b.Received(1, []byte(pieces[2]), "10", false)
+	if got := app.sessions[0].got; len(got) != 1 || got[0] != whole {
+		t.Errorf("the application got %d messages", len(got))
+	}
+	if next.credit != (transport.Credit{Messages: 1, Bytes: len(whole)}) {
+		t.Errorf("credit %+v, want that of one message of %d bytes", next.credit, len(whole))
+	}
+}
+
 // TestAdoptionMayComeBehindTheStart: the answer to Start and the events of the
 // stream travel side by side.
 func TestAdoptionMayComeBehindTheStart(t *testing.T) {

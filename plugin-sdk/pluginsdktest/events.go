@@ -41,6 +41,7 @@ func (h *Host) Received(conn transport.ConnID, piece []byte, cursor transport.Cu
 	whole := append(h.joined[conn], piece...)
 	if more {
 		h.joined[conn] = whole
+		h.stir()
 		return
 	}
 	delete(h.joined, conn)

@@ -201,6 +201,26 @@ func (h *Host) NextReceived(conn transport.ConnID) []byte {
 	return h.next(conn, "message", func(e Event) bool { return e.Message != nil }).Message
 }
 
+// AwaitPart waits until the host has a part of a message, and not its end.
+func (h *Host) AwaitPart(conn transport.ConnID) {
+	h.t.Helper()
+	deadline := time.NewTimer(Timeout)
+	defer deadline.Stop()
+	for {
+		h.mu.Lock()
+		part := len(h.joined[conn])
+		h.mu.Unlock()
+		if part > 0 {
+			return
+		}
+		select {
+		case <-h.wake:
+		case <-deadline.C:
+			h.t.Fatalf("no part of a message within %v", Timeout)
+		}
+	}
+}
+
 // NextCursor waits for the next message of a connection, with its cursor.
 func (h *Host) NextCursor(conn transport.ConnID) ([]byte, transport.Cursor) {
 	h.t.Helper()
@@ -362,6 +382,11 @@ func (h *Host) add(e Event) {
 		queue = 0
 	}
 	h.events[queue] = append(h.events[queue], e)
+	h.stir()
+}
+
+// stir makes the test's goroutine look again.
+func (h *Host) stir() {
 	select {
 	case h.wake <- struct{}{}:
 	default:

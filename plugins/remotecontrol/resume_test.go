@@ -107,6 +107,40 @@ func TestAckBeforeTheHostSendsAgain(t *testing.T) {
 	r.want(`{"type":"server_message","message":{"n":4},"client_id":"c1","stream_id":"s1","seq_id":4}`)
 }
 
+// TestStopInTheMiddleOfAMessage of a peer, which is larger than the window and
+// for the rest of which the host has no room yet: the next process reads it again
+// and delivers it.
+func TestStopInTheMiddleOfAMessage(t *testing.T) {
+	p := startProcess(t, profile2, pluginsdk.StartParams{})
+	r := p.link()
+	id := p.open(r, "c1", "s1")
+	p.host.Stall(true)
+	body := func(size int) string { return fmt.Sprintf(`{"method":"m","params":%q}`, strings.Repeat("x", size)) }
+	with := func(cursor string, seq, size int) string {
+		return strings.Replace(message("c1", "s1", seq, body(size)), `"seq_id"`, fmt.Sprintf(`"cursor":%q,"seq_id"`, cursor), 1)
+	}
+	r.send("%s", with("k1", 1, 60<<10))
+	_, cursor := p.host.NextCursor(id)
+	large := with("k2", 2, 300<<10)
+	r.send("%s", large)
+	p.host.AwaitPart(id)
+	vc := p.streams["c1"]["s1"].vc
+	r.drop()
+
+	next := p.crash(id, `["c1","s1"]`, cursor, 1)
+	if err := vc.conn.Checkpoint(t.Context(), nil); err != nil {
+		t.Errorf("the connection has not been left to the next process: %v", err)
+	}
+	if got := next.cursor(); got != "k1" {
+		t.Errorf("the relay is read from %q, want k1", got)
+	}
+	r = next.link()
+	r.send("%s", large)
+	if got := string(next.host.NextReceived(id)); got != body(300<<10) {
+		t.Errorf("the host received %d bytes", len(got))
+	}
+}
+
 // TestOwnAnswerAfterACrash: it is rebuilt from its id.
 func TestOwnAnswerAfterACrash(t *testing.T) {
 	p := startProcess(t, profile3, pluginsdk.StartParams{MaxMessageBytes: 1000})
