@@ -35,7 +35,10 @@ func (w *row) postpone(l late) {
 	w.mu.Lock()
 	w.late = append(w.late, l)
 	start := !w.reading
-	w.reading = true
+	if start {
+		w.reading = true
+		w.router.reading.Add(1)
+	}
 	w.mu.Unlock()
 	if start && !w.router.readers.start(w.read) {
 		w.read() // the router has ended: nobody else waits
@@ -47,9 +50,11 @@ func (w *row) postpone(l late) {
 // message: what is done with one takes longer than others on the receive loop
 // may wait. The window of the connection bounds what is late.
 func (w *row) read() {
+	defer w.router.hasRead()
 	for {
 		w.mu.Lock()
 		if len(w.late) == 0 || w.state == ended {
+			w.router.counters.dropped.Add(int64(len(w.late)))
 			w.late, w.reading = nil, false
 			over := w.state == ended
 			w.mu.Unlock()
@@ -65,6 +70,7 @@ func (w *row) read() {
 		w.mu.Unlock()
 		switch {
 		case !live: // it is closing, and what comes in is not wanted
+			w.router.counters.dropped.Add(1)
 		case l.rejected != nil:
 			w.reject(*l.rejected)
 		case len(l.pieces) == 1:

@@ -162,3 +162,84 @@ func TestLargeMessagesTravelInPieces(t *testing.T) {
 		t.Errorf("%d bytes are left", q.bytes)
 	}
 }
+
+// TestDrainWaitsForWhatIsLate: a large request that the host has accepted, and
+// what waits behind it, is answered before the connections are closed.
+func TestDrainWaitsForWhatIsLate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		working, goOn := make(chan struct{}), make(chan struct{})
+		r, a, w, _ := setUp(t, func(s *session, p []byte, m transport.Message) {
+			if m.Kind != transport.Request { // the large one, which nobody has in flight
+				close(working)
+				<-goOn
+			}
+			answer(s, p, m)
+		}, Config{})
+		open1(a, transport.Opened{})
+		receiveLarge(a, 1, strings.Replace(largeRequest(1), `"id":1,`, "", 1), "")
+		<-working
+		a.Received(1, []byte(`{"id":2,"method":"behind it"}`), "", false)
+		if n := r.Counters().InFlight; n != 0 {
+			t.Fatalf("%d requests are in flight: this test shows nothing", n)
+		}
+		drained := make(chan error, 1)
+		go func() { drained <- r.Drain(t.Context()) }()
+		synctest.Wait()
+		select {
+		case err := <-drained:
+			t.Errorf("Drain returned %v before the request behind the large message was answered", err)
+			drained <- err
+		default:
+		}
+		close(goOn)
+		if err := <-drained; err != nil || len(w.sent) != 1 || w.sent[0] != `{"id":2,"result":1}` {
+			t.Errorf("Drain: %v; the peer got %q", err, w.sent)
+		}
+	})
+}
+
+// TestWhatAClosingRowLeavesOutIsCounted, and is not in flight for ever.
+func TestWhatAClosingRowLeavesOutIsCounted(t *testing.T) {
+	for name, end := range map[string]func(*Attachment){
+		"closing": func(a *Attachment) { a.CloseAll(transport.CloseReason{Code: transport.CloseGoingAway}) },
+		"ended":   func(a *Attachment) { a.Closed(1, transport.CloseReason{Code: transport.ClosePeerGone}) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				working, goOn := make(chan struct{}), make(chan struct{})
+				r, a, _, app := setUp(t, func(*session, []byte, transport.Message) {
+					close(working)
+					<-goOn
+				}, Config{})
+				open1(a, transport.Opened{})
+				receiveLarge(a, 1, largeRequest(1), "")
+				<-working
+				a.Received(1, []byte(`{"id":2,"method":"m"}`), "", false)
+				a.Received(1, []byte(`{"id":3,"method":"m"}`), "", false)
+				end(a)
+				close(goOn)
+				synctest.Wait()
+				if got, n := app.sessions[0].got, r.Counters().Dropped; len(got) != 1 || n != 2 {
+					t.Errorf("the application got %d messages, %d count as dropped", len(got), n)
+				}
+				a.Closed(1, transport.CloseReason{Code: transport.ClosePeerGone})
+				if err := r.Drain(t.Context()); err != nil || r.Counters().InFlight != 0 {
+					t.Errorf("Drain: %v; %d in flight", err, r.Counters().InFlight)
+				}
+			})
+		})
+	}
+}
+
+// TestEndWhileALargeMessageIsJoined: the application does not get it, and it is
+// not in flight.
+func TestEndWhileALargeMessageIsJoined(t *testing.T) {
+	r, a, _, app := setUp(t, keepAll, Config{})
+	open1(a, transport.Opened{})
+	w := a.row(1)
+	a.Closed(1, transport.CloseReason{Code: transport.ClosePeerGone})
+	w.take([]byte(largeRequest(1))) // what its reader does when it has joined
+	if c := r.Counters(); c.InFlight != 0 || c.Dropped != 1 || len(app.sessions[0].got) != 0 {
+		t.Errorf("%d in flight, %d dropped; the application got %d messages", c.InFlight, c.Dropped, len(app.sessions[0].got))
+	}
+}

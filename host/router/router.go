@@ -116,6 +116,7 @@ type Router struct {
 	counters counters
 	readers  crew
 	inFlight atomic.Int64 // requests of peers without an answer
+	reading  atomic.Int64 // rows with a reader: what is late may be requests too
 
 	mu       sync.Mutex // guards what follows; may be taken before a row's, never after
 	rows     map[uint64]*row
@@ -125,7 +126,7 @@ type Router struct {
 	lastID   uint64
 
 	turnMu sync.Mutex    // guards turn; taken after any other
-	turn   chan struct{} // closed when a row goes or inFlight falls to 0; nil while nobody waits
+	turn   chan struct{} // closed when a row goes, or inFlight or reading falls to 0; nil while nobody waits
 
 	waitingMu sync.Mutex // guards waiting; taken after a row's
 	waiting   map[*row]struct{}
@@ -322,6 +323,13 @@ func (r *Router) answered(n int) {
 	}
 }
 
+// hasRead is the end of a row's reader.
+func (r *Router) hasRead() {
+	if r.reading.Add(-1) == 0 {
+		r.signal()
+	}
+}
+
 // signal wakes those who await something.
 func (r *Router) signal() {
 	r.turnMu.Lock()
@@ -353,8 +361,11 @@ func (r *Router) await(ctx context.Context, done func() bool) error {
 }
 
 // Drain blocks until no request of a peer is without an answer, or ctx ends.
+// Large messages that have come and not got to the application yet, and what
+// came behind them, count as requests.
 func (r *Router) Drain(ctx context.Context) error {
-	return r.await(ctx, func() bool { return r.inFlight.Load() == 0 })
+	// In this order: a reader puts what it takes in flight before it is done.
+	return r.await(ctx, func() bool { return r.reading.Load() == 0 && r.inFlight.Load() == 0 })
 }
 
 // CloseAll closes every connection after what is queued on it, and blocks

@@ -189,6 +189,11 @@ func (w *row) take(p []byte) {
 		return
 	}
 	w.mu.Lock()
+	if w.state != open { // it closed while the message was joined: nobody would answer
+		w.mu.Unlock()
+		w.router.counters.dropped.Add(1)
+		return
+	}
 	w.messages++
 	waiting, _ := w.fromPeer.Unread()
 	if m.Kind == transport.Request {

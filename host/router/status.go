@@ -25,7 +25,7 @@ type Counters struct {
 	Overloaded int64 `json:"overloaded"` // requests answered with -32001
 	Invalid    int64 `json:"invalid"`    // messages answered with -32700 or -32600
 	Slow       int64 `json:"slow"`       // connections closed because their peer did not read
-	Dropped    int64 `json:"dropped"`    // messages whose connection ended before they left
+	Dropped    int64 `json:"dropped"`    // messages whose connection closed before they left, or before the application had them
 	Violations int64 `json:"violations"` // breaches of the link's rules by plugins
 	InFlight   int64 `json:"in_flight"`  // requests without an answer, now
 }
