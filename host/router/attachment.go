@@ -23,8 +23,9 @@ type Attachment struct {
 
 	// Of the receive loop.
 	accepted []*row // whose cursor is to be confirmed
-	joined   int    // bytes of messages that are still arriving
 	broken   error  // how the plugin broke the rules of the link, first
+
+	joined account
 
 	mu        sync.Mutex // guards what follows
 	rows      map[transport.ConnID]*row

@@ -213,7 +213,7 @@ func (w *row) detach() bool {
 	messages, bytes := w.fromPeer.Unread()
 	w.carried.Messages += messages - w.held.Messages
 	w.carried.Bytes += bytes - w.held.Bytes - w.joined.size
-	w.joined = joined{} // the cursor is before it: the next process delivers it again
+	w.forgetJoined() // the cursor is before it: the next process delivers it again
 	w.held = transport.Credit{}
 	w.fromPeer, w.toPeer = transport.ReceiveWindow{}, transport.SendWindow{}
 	w.out.rewind()

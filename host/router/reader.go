@@ -3,6 +3,7 @@ package router
 import (
 	"bytes"
 	"sync"
+	"sync/atomic"
 
 	"github.com/transporthost/transporthost/shared/transport"
 )
@@ -13,7 +14,16 @@ import (
 type late struct {
 	pieces   [][]byte // owned
 	size     int
+	account  *account             // that the size is in, until it is taken; nil: the window bounds it
 	rejected *transport.Rejection // in place of a message
+}
+
+// free ends that the pieces count.
+func (l *late) free() {
+	if l.account != nil {
+		l.account.give(l.size)
+		l.account = nil
+	}
 }
 
 // join puts a message together, in buf if that is large enough. It takes its
@@ -48,13 +58,17 @@ func (w *row) postpone(l late) {
 // read gives the application what is late, one after the other, until there is
 // nothing. It is the body of the goroutine that a row has while it has a large
 // message: what is done with one takes longer than others on the receive loop
-// may wait. The window of the connection bounds what is late.
+// may wait. The window of the connection bounds what is late, but for large
+// messages, which are in the account of their process.
 func (w *row) read() {
 	defer w.router.hasRead()
 	for {
 		w.mu.Lock()
 		if len(w.late) == 0 || w.state == ended {
 			w.router.counters.dropped.Add(int64(len(w.late)))
+			for i := range w.late {
+				w.late[i].free()
+			}
 			w.late, w.reading = nil, false
 			over := w.state == ended
 			w.mu.Unlock()
@@ -78,6 +92,7 @@ func (w *row) read() {
 		default:
 			w.router.readers.takeJoined(w, &l)
 		}
+		l.free()
 	}
 }
 
@@ -129,6 +144,23 @@ func (c *crew) end() {
 	c.mu.Unlock()
 	c.wg.Wait()
 }
+
+// An account is what the messages of several pieces take that one process has
+// brought and the application has not taken. The receive loop alone takes from
+// the bound; what was taken is given back to the same account, once, whichever
+// process has the row by then.
+type account struct{ bytes atomic.Int64 }
+
+// take reports whether n bytes more are within the limit, and counts them if so.
+func (a *account) take(n, limit int) bool {
+	if a.bytes.Load()+int64(n) > int64(limit) {
+		return false
+	}
+	a.bytes.Add(int64(n))
+	return true
+}
+
+func (a *account) give(n int) { a.bytes.Add(int64(-n)) }
 
 // A joined is a message whose pieces are arriving.
 type joined struct {

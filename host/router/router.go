@@ -103,8 +103,9 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
-// leastJoinedBytes is what messages of several pieces that are still arriving may
-// take in one plugin's name: a few of the largest. A peer holds at most one.
+// leastJoinedBytes is what messages of several pieces that are arriving, or wait
+// for their reader, may take in one plugin's name: a few of the largest. A peer
+// holds at most one.
 const leastJoinedBytes = 256 << 20
 
 func (c Config) maxJoinedBytes() int { return max(leastJoinedBytes, 4*c.MaxMessageBytes) }

@@ -297,8 +297,8 @@ func TestTooLargeAMessageEndsItsConnectionOnly(t *testing.T) {
 	if len(w.closes) != 1 || w.closes[0].Code != transport.CloseTooLarge || !strings.Contains(w.closes[0].Text, "message of more than 102400 bytes") {
 		t.Errorf("closes: %v", w.closes)
 	}
-	if a.joined != 0 || r.Conduct("ws").Violations != 1 {
-		t.Errorf("%d bytes are still counted; the conduct is %+v", a.joined, r.Conduct("ws"))
+	if a.joined.bytes.Load() != 0 || r.Conduct("ws").Violations != 1 {
+		t.Errorf("%d bytes are still counted; the conduct is %+v", a.joined.bytes.Load(), r.Conduct("ws"))
 	}
 }
 
@@ -314,8 +314,8 @@ func TestWhatIsJoinedIsBounded(t *testing.T) {
 			a.Received(conn, piece, "", true)
 		}
 	}
-	if a.joined > 256<<20 || len(w.closes) != conns-256<<20/(each*len(piece)) {
-		t.Errorf("%d MiB are joined; closed were %v", a.joined>>20, w.closes)
+	if a.joined.bytes.Load() > 256<<20 || len(w.closes) != conns-256<<20/(each*len(piece)) {
+		t.Errorf("%d MiB are joined; closed were %v", a.joined.bytes.Load()>>20, w.closes)
 	}
 	for _, c := range w.closes {
 		if c.Code != transport.CloseOverloaded {
@@ -328,8 +328,8 @@ func TestWhatIsJoinedIsBounded(t *testing.T) {
 	for i := range conns {
 		a.Closed(transport.ConnID(i+1), transport.CloseReason{})
 	}
-	if a.joined != 0 {
-		t.Errorf("%d bytes are still counted", a.joined)
+	if a.joined.bytes.Load() != 0 {
+		t.Errorf("%d bytes are still counted", a.joined.bytes.Load())
 	}
 }
 

@@ -116,8 +116,7 @@ func (w *row) received(piece []byte, more bool) error {
 		w.forgetJoined()
 		return fmt.Errorf("message of more than %d bytes: %w", w.router.cfg.MaxMessageBytes, transport.ErrTooLarge)
 	}
-	if w.home.joined += len(piece); w.home.joined > w.router.cfg.maxJoinedBytes() {
-		w.home.joined -= len(piece)
+	if !w.home.joined.take(len(piece), w.router.cfg.maxJoinedBytes()) {
 		w.forgetJoined()
 		w.abort(transport.Because(transport.CloseOverloaded, "the host joins messages of %d MiB for this transport, its limit; retry later",
 			w.router.cfg.maxJoinedBytes()>>20))
@@ -128,19 +127,20 @@ func (w *row) received(piece []byte, more bool) error {
 		return nil
 	}
 	whole := late{pieces: w.joined.pieces, size: w.joined.size}
-	w.forgetJoined()
 	w.router.counters.received.Add(1)
 	if reading || whole.size > transport.LargeBytes {
+		whole.account, w.joined = &w.home.joined, joined{} // goes on counting there
 		w.postpone(whole)
 		return nil
 	}
+	w.forgetJoined()
 	w.take(bytes.Join(whole.pieces, nil))
 	return nil
 }
 
 // forgetJoined lets go of the pieces that have arrived.
 func (w *row) forgetJoined() {
-	w.home.joined -= w.joined.size
+	w.home.joined.give(w.joined.size)
 	w.joined = joined{}
 }
 
