@@ -173,6 +173,7 @@ func alike(a, b Transport) bool {
 }
 
 func (h *Host) adoptTransports(list []Transport) {
+	h.router.SetTransports(Config{Transports: list}.names())
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.transports = list

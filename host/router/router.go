@@ -7,6 +7,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -74,9 +75,7 @@ type Config struct {
 	OutQueueBytes    int
 	OutQueueMessages int
 	SlowAfter        time.Duration
-	// Transports are the instances that there are. Each is kept an equal part of
-	// half of MaxConnections: a plugin that opens without end takes nothing from
-	// the others.
+	// Transports are the instances that there are, see [Router.SetTransports].
 	Transports []string
 
 	// ConnClosed is called when a connection has ended, with why, and the number
@@ -125,6 +124,7 @@ type Router struct {
 	byOrigin map[string]int
 	records  map[string]*record // by instance
 	lastID   uint64
+	shares   []string // the instances that are kept a part of the table
 
 	turnMu sync.Mutex    // guards turn; taken after any other
 	turn   chan struct{} // closed when a row goes, or inFlight or reading falls to 0; nil while nobody waits
@@ -137,12 +137,22 @@ type Router struct {
 func New(cfg Config) *Router {
 	return &Router{
 		cfg:      cfg.withDefaults(),
+		shares:   slices.Clone(cfg.Transports),
 		rows:     make(map[uint64]*row),
 		detached: make(map[string]map[transport.ConnID]*row),
 		byOrigin: make(map[string]int),
 		records:  make(map[string]*record),
 		waiting:  make(map[*row]struct{}),
 	}
+}
+
+// SetTransports says which instances there are from now on. Each is kept an
+// equal part of half of MaxConnections: a plugin that opens without end takes
+// nothing from the others. Connections that there are stay.
+func (r *Router) SetTransports(instances []string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.shares = slices.Clone(instances)
 }
 
 // Run closes connections that wait for too long, until ctx ends. Then it waits
@@ -222,9 +232,9 @@ func (r *Router) add(w *row) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	kept := 0 // for the others
-	for _, other := range r.cfg.Transports {
+	for _, other := range r.shares {
 		if other != w.origin {
-			kept += max(0, r.cfg.MaxConnections/(2*len(r.cfg.Transports))-r.byOrigin[other])
+			kept += max(0, r.cfg.MaxConnections/(2*len(r.shares))-r.byOrigin[other])
 		}
 	}
 	switch n := len(r.rows); {
