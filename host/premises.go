@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"net/url"
+	"slices"
+	"sync"
 	"sync/atomic"
 
 	"github.com/hashicorp/go-hclog"
@@ -11,6 +13,7 @@ import (
 	"github.com/transporthost/transporthost/host/internal/keeper"
 	"github.com/transporthost/transporthost/host/internal/lineage"
 	"github.com/transporthost/transporthost/host/internal/rundir"
+	"github.com/transporthost/transporthost/shared/transport"
 )
 
 // The premises of a run are its private directory, and the keeper that clears
@@ -20,6 +23,9 @@ type premises struct {
 	dir   *rundir.Dir
 	guard atomic.Pointer[keeper.Guard]
 	watch group
+
+	mu     sync.Mutex // guards what follows; held while the record is written
+	closed bool
 }
 
 // open makes the directory. sockets are files of the run that are elsewhere. On
@@ -40,8 +46,32 @@ func (p *premises) open(ctx context.Context, configured string, run lineage.Run,
 	return p.dir.Path(), nil
 }
 
+// add makes further sockets known to the keeper, and to a later run that finds
+// the directory. It is called before they are bound; those that are known
+// already cost nothing.
+func (p *premises) add(sockets []string) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return transport.ErrStopping
+	}
+	known := p.dir.Sockets()
+	further := slices.DeleteFunc(slices.Clone(sockets), func(path string) bool { return slices.Contains(known, path) })
+	if len(further) == 0 {
+		return nil
+	}
+	if err := p.dir.Add(further); err != nil {
+		return err
+	}
+	p.guard.Load().Add(further)
+	return nil
+}
+
 // close removes the directory and ends the keeper.
 func (p *premises) close() {
+	p.mu.Lock()
+	p.closed = true
+	p.mu.Unlock()
 	p.dir.Remove()
 	p.watch.stop(errors.New("the run has ended"))
 }

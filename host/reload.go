@@ -53,6 +53,10 @@ func (h *Host) Reload(ctx context.Context, cfg Config) (r Reloaded, err error) {
 	if err := h.passed.Unused(listened(cfg.Transports)); err != nil {
 		return r, err
 	}
+	// Before one is bound: this process may be killed at any time.
+	if err := h.premises.add(cfg.unixSockets()); err != nil {
+		return r, err
+	}
 
 	var errs []error
 	r.NeedRestart = h.cfg.fixed(cfg)

@@ -230,6 +230,26 @@ func TestTheTreeOfASharedProgramEndsWithIt(t *testing.T) {
 	}
 }
 
+// TestSocketsOfAReload are cleared away as those of the start are: of a transport
+// that listens elsewhere, and of one that was added.
+func TestSocketsOfAReload(t *testing.T) {
+	b := newBrood(t)
+	dir := runtimeDir(t)
+	socket := func(n int) string { return filepath.Join(dir, strconv.Itoa(n)) }
+	d := newDocument(t, strings.Replace(twoTransports, `"ws://127.0.0.1:0"`, fmt.Sprintf("%q", "unix://"+socket(1)), 1))
+	h := launchIn(t, b.env(), "--config", d.path)
+	h.awaitReady()
+	d.replace("unix://"+socket(1), "unix://"+socket(2))
+	d.write(d.text + fmt.Sprintf("transport \"second\" {\n  plugin = \"websocket\"\n  listen = [%q]\n}\n", "unix://"+socket(3)))
+	h.expect(h.reload(), outcome("websocket", "second", "none"))
+	for _, n := range []int{2, 3} {
+		if _, err := os.Lstat(socket(n)); err != nil {
+			t.Fatalf("%v; the test sees nothing", err)
+		}
+	}
+	b.kill(h, h.runtime, dir).awaitNothing()
+}
+
 // TestTheNextStartSweeps: nobody was there to clear away, and the next host in
 // the same directory does, before it binds its sockets.
 func TestTheNextStartSweeps(t *testing.T) {

@@ -23,11 +23,11 @@ import (
 // A Guard sees to it that a host has a keeper. Where processes are not known by
 // their lineage there is none, and its methods do nothing.
 type Guard struct {
-	run  lineage.Run
-	will string // as the keeper is told it
-	log  hclog.Logger
+	run lineage.Run
+	log hclog.Logger
 
-	mu      sync.Mutex // guards what follows
+	mu      sync.Mutex // guards what follows, and writing the will
+	will    string     // as the keeper is told it
 	current *ward
 }
 
@@ -37,6 +37,7 @@ type ward struct {
 	pipe   *os.File      // our end; no other process has it
 	exited chan struct{} // closed when the process is gone
 	since  time.Time
+	told   int // bytes of the will; guarded by Guard.mu
 }
 
 // NewGuard makes the guard of a run; nothing runs before Start. dirs and sockets
@@ -48,11 +49,40 @@ func NewGuard(run lineage.Run, dirs, sockets []string, log hclog.Logger) *Guard 
 	for _, dir := range dirs {
 		fmt.Fprintf(&b, "%s %s\n", sayDir, strconv.Quote(dir))
 	}
+	g.will = b.String() + bequeath(sockets)
+	return g
+}
+
+func bequeath(sockets []string) string {
+	var b strings.Builder
 	for _, path := range sockets {
 		fmt.Fprintf(&b, "%s %s\n", saySocket, strconv.Quote(path))
 	}
-	g.will = b.String()
-	return g
+	return b.String()
+}
+
+// Add has further socket files removed when the host is gone. It is called
+// before they are there, and not after the end of Run.
+func (g *Guard) Add(sockets []string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.will += bequeath(sockets)
+	w := g.current
+	if w == nil {
+		return // the next keeper is told all
+	}
+	if err := g.tellLocked(w); err != nil {
+		g.log.Debug("telling the keeper more; another one is started", "error", err)
+		_ = w.cmd.Process.Kill() // if it is not gone already
+	}
+}
+
+// tellLocked tells a keeper what it has not heard yet.
+func (g *Guard) tellLocked(w *ward) error {
+	_ = w.pipe.SetWriteDeadline(time.Now().Add(writeLimit))
+	n, err := w.pipe.WriteString(g.will[w.told:])
+	w.told += n
+	return err
 }
 
 const supported = runtime.GOOS == "linux"
@@ -64,28 +94,27 @@ func (g *Guard) Start() {
 	if !supported {
 		return
 	}
-	if w, err := g.start(); err != nil {
+	if err := g.start(); err != nil {
 		g.log.Warn("starting the keeper: what a killed host leaves stays until its next start", "error", err)
-	} else {
-		g.set(w)
 	}
 }
 
 // writeLimit is what a keeper gets to take what it is told: a pipe holds it all.
 const writeLimit = time.Second
 
-func (g *Guard) start() (*ward, error) {
+// start makes a keeper, tells it the will, and makes it the current one.
+func (g *Guard) start() error {
 	host, ok := lineage.Of(os.Getpid())
 	if !ok {
-		return nil, errors.New("this system does not tell when a process was started; is /proc there?")
+		return errors.New("this system does not tell when a process was started; is /proc there?")
 	}
 	path, name, err := reexec.Command(role)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	theirs, ours, err := os.Pipe()
 	if err != nil {
-		return nil, fmt.Errorf("making its pipe: %w", err)
+		return fmt.Errorf("making its pipe: %w", err)
 	}
 	defer theirs.Close()
 	w := &ward{pipe: ours, exited: make(chan struct{}), since: time.Now()}
@@ -97,16 +126,21 @@ func (g *Guard) start() (*ward, error) {
 	setSession(w.cmd)
 	if err := w.cmd.Start(); err != nil {
 		_ = ours.Close()
-		return nil, err
+		return err
 	}
-	_ = ours.SetWriteDeadline(time.Now().Add(writeLimit))
-	if _, err := ours.WriteString(g.will); err != nil {
+	// In one step: what is added later finds this one.
+	g.mu.Lock()
+	if err = g.tellLocked(w); err == nil {
+		g.current = w
+	}
+	g.mu.Unlock()
+	if err != nil {
 		_ = w.cmd.Process.Kill()
 		_ = w.cmd.Wait()
 		_ = ours.Close()
-		return nil, fmt.Errorf("telling it what to keep: %w", err)
+		return fmt.Errorf("telling it what to keep: %w", err)
 	}
-	return w, nil
+	return nil
 }
 
 // environment has no mark above all: a host above this one, which ends this one
@@ -115,10 +149,10 @@ func environment() []string {
 	return []string{"GOMAXPROCS=1", "GORACE=atexit_sleep_ms=0"} // the latter is for tests, which wait for keepers
 }
 
-func (g *Guard) set(w *ward) {
+func (g *Guard) forget() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.current = w
+	g.current = nil
 }
 
 func (g *Guard) ward() *ward {
@@ -149,7 +183,7 @@ func (g *Guard) Run(ctx context.Context) error {
 		var uptime time.Duration
 		if w := g.ward(); w != nil {
 			state := w.watch(ctx)
-			g.set(nil)
+			g.forget()
 			if ctx.Err() != nil {
 				return context.Cause(ctx)
 			}
@@ -164,10 +198,8 @@ func (g *Guard) Run(ctx context.Context) error {
 			t.Stop()
 			return context.Cause(ctx)
 		}
-		if w, err := g.start(); err != nil {
+		if err := g.start(); err != nil {
 			g.log.Debug("starting the keeper", "error", err)
-		} else {
-			g.set(w)
 		}
 	}
 }

@@ -71,6 +71,15 @@ func beHost(dir string) int {
 		switch in.Text() {
 		case "keeper":
 			fmt.Println(g.PID())
+		case "another": // socket, of which no keeper was told at its start
+			path := filepath.Join(dir, "another")
+			g.Add([]string{path})
+			another, err := net.Listen("unix", path)
+			if err != nil {
+				panic(err)
+			}
+			defer another.Close()
+			fmt.Println(0)
 		case "close": // as a program does that closes what it does not know
 			w := g.ward()
 			_ = w.pipe.Close()
@@ -201,7 +210,7 @@ func (h *hostProcess) left(keeper int) (what []string) {
 			what = append(what, name)
 		}
 	}
-	for _, name := range []string{"run", "socket"} {
+	for _, name := range []string{"run", "socket", "another"} {
 		if _, err := os.Lstat(filepath.Join(h.dir, name)); !errors.Is(err, os.ErrNotExist) {
 			what = append(what, name)
 		}
@@ -221,6 +230,29 @@ func (h *hostProcess) awaitNothing(keeper int) {
 		if time.Now().After(deadline) {
 			h.t.Fatalf("after 2 s there are still %v", what)
 		}
+	}
+}
+
+// TestAKeeperIsToldMore, and its successor from the start.
+func TestAKeeperIsToldMore(t *testing.T) {
+	for _, replaced := range []bool{false, true} {
+		t.Run(fmt.Sprint("replaced ", replaced), func(t *testing.T) {
+			h := startHost(t)
+			keeper := h.keeper()
+			h.order("another")
+			h.number()
+			if replaced {
+				if err := syscall.Kill(keeper, syscall.SIGKILL); err != nil {
+					t.Fatal(err)
+				}
+				keeper = h.newKeeper(keeper)
+			}
+			if what := h.left(keeper); len(what) != 5 {
+				t.Fatalf("of a host that runs there are %v", what)
+			}
+			h.kill()
+			h.awaitNothing(keeper)
+		})
 	}
 }
 
@@ -301,8 +333,11 @@ func awaitIgnored(t *testing.T, pid int, s syscall.Signal) {
 func TestWhatAKeeperIsTold(t *testing.T) {
 	strange := "/a b\n\"c\\\xff"
 	g := NewGuard(1, []string{"/d", strange}, []string{"/s"}, hclog.NewNullLogger())
+	more := NewGuard(1, []string{"/d"}, []string{"/s"}, hclog.NewNullLogger())
+	more.Add([]string{strange, "/t"}) // while there is no keeper
 	for said, want := range map[string]will{
 		"":                                    {},
+		more.will:                             {dirs: []string{"/d"}, sockets: []string{"/s", strange, "/t"}},
 		g.will:                                {dirs: []string{"/d", strange}, sockets: []string{"/s"}},
 		g.will + "done\n" + `dir "/e"` + "\n": {dirs: []string{"/d", strange}, sockets: []string{"/s"}, done: true},
 		`dir "/d"` + "\n" + `dir "/torn`:      {dirs: []string{"/d"}},

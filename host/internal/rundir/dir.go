@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 
 	"github.com/hashicorp/go-hclog"
@@ -80,6 +81,18 @@ func (d *Dir) Places() []string {
 
 // Sockets are the files of the run that are elsewhere.
 func (d *Dir) Sockets() []string { return d.record.Sockets }
+
+// Add records further files of the run that are elsewhere. It is called before
+// they are there; on an error the record is what it was.
+func (d *Dir) Add(sockets []string) error {
+	next := d.record
+	next.Sockets = slices.Concat(next.Sockets, sockets)
+	if err := next.write(d.path); err != nil {
+		return fmt.Errorf("recording further sockets in the runtime directory: %w", err)
+	}
+	d.record = next
+	return nil
+}
 
 // Make makes the directory.
 func (d *Dir) Make() error {

@@ -11,6 +11,9 @@ import (
 // recordName is the file in a directory that says whose it is.
 const recordName = "run.json"
 
+// newSuffix names it until it is whole.
+const newSuffix = ".new"
+
 // A Record says whose a directory is.
 type Record struct {
 	Host    lineage.Identity `json:"host"`
@@ -23,7 +26,12 @@ func (r Record) write(dir string) error {
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(filepath.Join(dir, recordName), append(text, '\n'), 0o600)
+	// Who reads it while it is written anew gets one of the two, and never a part.
+	path := filepath.Join(dir, recordName)
+	if err := os.WriteFile(path+newSuffix, append(text, '\n'), 0o600); err != nil {
+		return err
+	}
+	return os.Rename(path+newSuffix, path)
 }
 
 // read returns the record in a directory. What is not whole is none: then no

@@ -280,3 +280,26 @@ func TestRecordsThatAreNone(t *testing.T) {
 		t.Errorf("got %+v, %v, want %+v", got, ok, want)
 	}
 }
+
+// TestFurtherSockets are in the record before they are there, and with those of
+// before; a record that cannot be written stays what it was.
+func TestFurtherSockets(t *testing.T) {
+	d := plan(t, shortDir(t), "/1")
+	if err := d.Make(); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Add([]string{"/2", "/3"}); err != nil {
+		t.Fatal(err)
+	}
+	want := []string{"/1", "/2", "/3"}
+	if r, ok := read(d.Path()); !ok || !slices.Equal(r.Sockets, want) || r.Run != d.record.Run || r.Host != d.record.Host {
+		t.Errorf("the record is %+v, %v", r, ok)
+	}
+	if entries, err := os.ReadDir(d.Path()); err != nil || len(entries) != 1 {
+		t.Errorf("in the directory are %v, %v, want the record alone", entries, err)
+	}
+	d.Remove()
+	if err := d.Add([]string{"/4"}); !errors.Is(err, os.ErrNotExist) || !slices.Equal(d.Sockets(), want) {
+		t.Errorf("without the directory: got %v, with %v", err, d.Sockets())
+	}
+}
