@@ -267,6 +267,21 @@ func (h *Host) remove(ctx context.Context, instance string) error {
 	return errors.Join(err, m.plugin.Listeners().Close())
 }
 
+// discard takes back a member that was made while the host began to end, after
+// which it cannot run.
+func (h *Host) discard(ctx context.Context, m *member) error {
+	name := m.plugin.Status().Instance
+	h.mu.Lock()
+	h.members = slices.DeleteFunc(h.members, func(other *member) bool { return other == m })
+	h.transports = slices.DeleteFunc(slices.Clone(h.transports), func(t Transport) bool { return t.Name == name })
+	h.mu.Unlock()
+	// Who has found it before waits for its answer: a run that ends at once gives it.
+	ended, end := context.WithCancelCause(ctx)
+	end(transport.ErrStopping)
+	_ = m.plugin.Run(ended) // the cause
+	return m.plugin.Listeners().Close()
+}
+
 // add makes a member, and returns when it is ready, or has failed: then it is
 // tried again, as others are.
 func (h *Host) add(ctx context.Context, t Transport) error {
@@ -278,7 +293,7 @@ func (h *Host) add(ctx context.Context, t Transport) error {
 		return err
 	}
 	if err := h.run(ctx, m); err != nil {
-		return err
+		return errors.Join(err, h.discard(ctx, m))
 	}
 	for {
 		h.mu.Lock()
