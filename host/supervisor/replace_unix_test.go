@@ -32,7 +32,7 @@ func (*listeningPlugin) Describe() pluginsdk.Description {
 }
 
 func (p *listeningPlugin) Serve(ctx context.Context, h *pluginsdk.Host) error {
-	if p.behaviour != "listens" {
+	if p.behaviour == "listens once its gate is open" {
 		awaitFile(ctx, os.Getenv(gate))
 	}
 	l, url, err := h.Listen(ctx, 0, "")
@@ -77,7 +77,14 @@ func (p *listeningPlugin) Serve(ctx context.Context, h *pluginsdk.Host) error {
 	return nil
 }
 
-func (p *listeningPlugin) Drain(context.Context) error {
+func (p *listeningPlugin) Drain(ctx context.Context) error {
+	switch p.behaviour {
+	case "stops in Drain":
+		return syscall.Kill(os.Getpid(), syscall.SIGSTOP)
+	case "never ends its Drain":
+		<-ctx.Done()
+		return nil
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.l.Close()
@@ -86,12 +93,17 @@ func (p *listeningPlugin) Drain(context.Context) error {
 // startListening runs a plugin with a listener.
 func startListening(t *testing.T, change func(*Options)) *rig {
 	t.Helper()
+	return startListeningAs(t, "listens", change)
+}
+
+func startListeningAs(t *testing.T, b string, change func(*Options)) *rig {
+	t.Helper()
 	ls, err := Bind(t.Context(), []string{"ws://127.0.0.1:0"})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = ls.Close() })
-	r := start(t, "listens", func(s *Spec, o *Options) {
+	r := start(t, b, func(s *Spec, o *Options) {
 		s.Listeners = ls
 		if change != nil {
 			change(o)

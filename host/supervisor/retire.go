@@ -75,7 +75,7 @@ func (p *Plugin) retire(ctx context.Context, in *incarnation) {
 func (in *incarnation) serveOut(ctx, limited context.Context) {
 	log := in.plugin.log.With("incarnation", in.n, "pid", in.proc.runner.pid())
 	log.Info("the process retires", "connections", in.attachment.Connections(), "until", in.until.Format(time.RFC3339))
-	if err := in.drain(limited, in.plugin.opts.RetireTimeout); err != nil && limited.Err() == nil {
+	if err := in.drainAlive(limited); err != nil && limited.Err() == nil {
 		log.Debug("draining", "error", err)
 	}
 	if !in.empty(limited, retireQuiet) && ctx.Err() == nil && !in.gone() {
@@ -92,6 +92,20 @@ func (in *incarnation) serveOut(ctx, limited context.Context) {
 	}
 	in.stop(ctx, false)
 	log.Info("the process has retired")
+}
+
+// drainAlive drains the process for as long as it is there, and does not hang.
+func (in *incarnation) drainAlive(ctx context.Context) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	go func() { // cancel ends it
+		select {
+		case <-in.over:
+			cancel(errProcessEnded)
+		case <-ctx.Done():
+		}
+	}()
+	return in.drain(ctx, in.plugin.opts.DrainTimeout)
 }
 
 // gone reports whether there is nothing left to wait for.

@@ -154,7 +154,7 @@ func reports() []transport.Status {
 
 func actAsPlugin(b string) int {
 	switch b {
-	case "listens", "listens once its gate is open":
+	case "listens", "listens once its gate is open", "stops in Drain", "never ends its Drain":
 		return pluginsdk.Main(&listeningPlugin{behaviour: b})
 	case "prints rubbish":
 		fmt.Println("hello, I am a web server")
