@@ -24,7 +24,7 @@ func (p *Plugin) sleep(ctx context.Context) ([]restartRequest, error) {
 		select {
 		case r := <-p.restarts:
 			if r.leave {
-				r.done <- nil
+				p.left(r)
 				return nil, errLeft
 			}
 			if r.spec != nil { // for when it is enabled

@@ -39,7 +39,7 @@ func (p *Plugin) reign(ctx context.Context, in *incarnation, b *backoff.Backoff)
 		case r := <-p.restarts:
 			if r.leave {
 				p.leave(ctx, in)
-				r.done <- nil
+				p.left(r)
 				return in, errLeft
 			}
 			b.Reset()

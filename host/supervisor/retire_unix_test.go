@@ -29,3 +29,36 @@ func TestARetiringProcessThatDoesNotDrain(t *testing.T) {
 		})
 	}
 }
+
+// TestLeaveIsTheEndOfTheName: when it is answered another plugin may have the
+// name, and nothing is abandoned under it any more.
+func TestLeaveIsTheEndOfTheName(t *testing.T) {
+	for name, test := range map[string]struct {
+		behaviour string
+		disabled  bool
+		in        State
+		before    int // what was abandoned because it has failed
+	}{
+		"it serves":  {"healthy", false, Ready, 0},
+		"it sleeps":  {"healthy", true, Disabled, 0},
+		"it gave up": {"refuses its config", false, Failed, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := start(t, test.behaviour, func(s *Spec, _ *Options) { s.Disabled = test.disabled })
+			r.await(string(test.in), func(s Status) bool { return s.State == test.in })
+			if err := r.plugin.Leave(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if n := r.sessions.abandoned(); n != test.before+1 {
+				t.Errorf("when Leave is answered %d were abandoned, want %d", n, test.before+1)
+			}
+			<-r.plugin.ended
+			if n := r.sessions.abandoned(); n != test.before+1 {
+				t.Errorf("after the end %d were abandoned, want %d", n, test.before+1)
+			}
+			if s := r.plugin.Status(); s.State != Stopped || s.PID != 0 {
+				t.Errorf("status %+v, want stopped", s)
+			}
+		})
+	}
+}

@@ -81,6 +81,9 @@ func (p *Plugin) Run(ctx context.Context) error {
 	defer close(p.ended)
 	b := backoff.New(p.opts.Restart, p.opts.Random)
 	waiting, err := p.sleep(ctx) // answered by the next process's fate
+	if errors.Is(err, errLeft) {
+		return p.stopped(ctx, true)
+	}
 	if err != nil {
 		return err
 	}
@@ -97,11 +100,11 @@ func (p *Plugin) Run(ctx context.Context) error {
 			in, err = p.reign(ctx, in, b)
 		}
 		if errors.Is(err, errLeft) {
-			return p.stopped(ctx)
+			return p.stopped(ctx, true)
 		}
 		if ctx.Err() != nil {
 			answer(transport.ErrStopping)
-			return p.stopped(ctx)
+			return p.stopped(ctx, false)
 		}
 		answer(err)
 		var uptime time.Duration
@@ -124,15 +127,15 @@ func (p *Plugin) Run(ctx context.Context) error {
 			for _, r := range requests {
 				r.done <- transport.ErrStopping
 			}
-			return p.stopped(ctx)
+			return p.stopped(ctx, false)
 		}
 		if again {
 			b.Reset()
 		}
 		for _, r := range requests {
 			if r.leave {
-				r.done <- nil
-				return p.stopped(ctx)
+				p.left(r)
+				return p.stopped(ctx, true)
 			}
 			p.adopt(r.spec)
 		}
@@ -158,10 +161,25 @@ func (p *Plugin) adopt(spec *Spec) {
 	p.status.Plugin, p.status.Path = spec.Plugin, spec.Path
 }
 
-// stopped is the end of Run.
-func (p *Plugin) stopped(ctx context.Context) error {
-	p.retirement.Wait()
+// left answers who has asked the plugin to leave, once no process will resume
+// what it has. From then on another plugin may have its name.
+func (p *Plugin) left(r restartRequest) {
+	p.abandon()
+	r.done <- nil
+}
+
+// abandon ends the connections that wait for a process. Those of processes that
+// retire are not among them: they end with their process.
+func (p *Plugin) abandon() {
 	p.opts.Sessions.Abandon(p.instance, transport.CloseReason{Code: transport.CloseGoingAway})
+}
+
+// stopped is the end of Run. One that has left has abandoned before.
+func (p *Plugin) stopped(ctx context.Context, left bool) error {
+	p.retirement.Wait()
+	if !left {
+		p.abandon()
+	}
 	p.update(func(s *Status) { s.State, s.PID, s.Addresses, s.NextAttempt = Stopped, 0, nil, nil })
 	return context.Cause(ctx)
 }

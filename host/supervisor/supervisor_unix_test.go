@@ -173,13 +173,25 @@ func actAsPlugin(b string) int {
 type sessions struct {
 	mu      sync.Mutex
 	reasons []transport.CloseReason
+	abandon int // how often it was asked for
 }
 
 func (s *sessions) Attach(_ string, _ int, l *rpc.Link) Attachment {
 	return &attachment{s: s, link: l, conns: map[transport.ConnID]bool{}}
 }
-func (s *sessions) Resumable(string) []transport.Resume   { return nil }
-func (s *sessions) Abandon(string, transport.CloseReason) {}
+func (s *sessions) Resumable(string) []transport.Resume { return nil }
+
+func (s *sessions) Abandon(string, transport.CloseReason) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.abandon++
+}
+
+func (s *sessions) abandoned() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.abandon
+}
 
 type attachment struct {
 	rpc.Events
