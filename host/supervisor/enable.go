@@ -81,8 +81,9 @@ func (p *Plugin) SetEnabled(ctx context.Context, on bool) error {
 		p.mu.Unlock()
 		return fmt.Errorf("it has not started yet, and has not said whether it can be switched off: %w", transport.ErrNotSupported)
 	case !caps.SetEnabled:
+		name := p.spec.Plugin
 		p.mu.Unlock()
-		return fmt.Errorf("the plugin %q cannot be switched off while it runs: %w", p.spec.Plugin, transport.ErrNotSupported)
+		return fmt.Errorf("the plugin %q cannot be switched off while it runs: %w", name, transport.ErrNotSupported)
 	}
 	// In one step: either the process to come starts with the wish, or the link
 	// of the one that is there is seen here.

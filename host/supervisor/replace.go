@@ -42,6 +42,12 @@ func (p *Plugin) reign(ctx context.Context, in *incarnation, b *backoff.Backoff)
 				p.left(r)
 				return in, errLeft
 			}
+			if r.enable {
+				// It was failed when somebody switched it on, and was revived before
+				// that came here: this process started with the wish.
+				r.done <- nil
+				continue
+			}
 			b.Reset()
 			next, err := p.replace(ctx, in, r)
 			if ctx.Err() != nil {

@@ -62,3 +62,16 @@ func TestLeaveIsTheEndOfTheName(t *testing.T) {
 		})
 	}
 }
+
+// TestSwitchingOnWhatWasRevivedMeanwhile: the wish comes to a process that has
+// started with it.
+func TestSwitchingOnWhatWasRevivedMeanwhile(t *testing.T) {
+	r := start(t, "healthy", nil)
+	before := r.await("ready", isReady)
+	if err := r.plugin.ask(t.Context(), restartRequest{enable: true}); err != nil {
+		t.Fatal(err)
+	}
+	if s := r.plugin.Status(); s.State != Ready || s.PID != before.PID || s.Incarnation != 1 || s.Successor != nil {
+		t.Errorf("status %+v, want the process of before", s)
+	}
+}
