@@ -171,9 +171,18 @@ type PluginInfo struct {
 // Those that may be are started and asked. dirs are as in Config; of the
 // default ones, those that are not there are left out.
 func ListPlugins(ctx context.Context, dirs []string) ([]PluginInfo, error) {
-	explicit := len(dirs) > 0
 	list := []PluginInfo{}
-	err := withProbe(ctx, dirs, func(dirs []string, opts supervisor.Options) error {
+	err := withEntries(ctx, dirs, func(e catalog.Entry, opts supervisor.Options) {
+		list = append(list, ask(ctx, e, opts))
+	})
+	return list, err
+}
+
+// withEntries calls f with every file of the directories, and what to start it
+// with. Of the default directories those that are not there are left out.
+func withEntries(ctx context.Context, dirs []string, f func(catalog.Entry, supervisor.Options)) error {
+	explicit := len(dirs) > 0
+	return withProbe(ctx, dirs, func(dirs []string, opts supervisor.Options) error {
 		for _, dir := range dirs {
 			entries, err := catalog.Scan(dir)
 			if !explicit && errors.Is(err, fs.ErrNotExist) {
@@ -183,12 +192,11 @@ func ListPlugins(ctx context.Context, dirs []string) ([]PluginInfo, error) {
 				return err
 			}
 			for _, e := range entries {
-				list = append(list, ask(ctx, e, opts))
+				f(e, opts)
 			}
 		}
 		return nil
 	})
-	return list, err
 }
 
 func ask(ctx context.Context, e catalog.Entry, opts supervisor.Options) PluginInfo {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 
 	"github.com/transporthost/transporthost/host/catalog"
 	"github.com/transporthost/transporthost/host/config"
@@ -63,29 +62,16 @@ func VerifyPlugins(ctx context.Context, f *FileConfig, dirs []string) ([]Verdict
 // VerifyPluginDirs is [VerifyPlugins] for the files that are named like plugins
 // in the directories, without pins.
 func VerifyPluginDirs(ctx context.Context, dirs []string) ([]Verdict, error) {
-	explicit := len(dirs) > 0
 	list := []Verdict{}
-	err := withProbe(ctx, dirs, func(dirs []string, opts supervisor.Options) error {
-		for _, dir := range dirs {
-			entries, err := catalog.Scan(dir)
-			if !explicit && errors.Is(err, fs.ErrNotExist) {
-				continue
-			}
-			if err != nil {
-				return err
-			}
-			for _, e := range entries {
-				if e.Name == "" {
-					continue
-				}
-				v := Verdict{Plugin: e.Name, Path: e.Path, Pin: NotPinned, Problem: e.Problem}
-				if e.OK() {
-					v.judge(ctx, config.Transport{}, opts)
-				}
-				list = append(list, v)
-			}
+	err := withEntries(ctx, dirs, func(e catalog.Entry, opts supervisor.Options) {
+		if e.Name == "" {
+			return
 		}
-		return nil
+		v := Verdict{Plugin: e.Name, Path: e.Path, Pin: NotPinned, Problem: e.Problem}
+		if e.OK() {
+			v.judge(ctx, config.Transport{}, opts)
+		}
+		list = append(list, v)
 	})
 	return list, err
 }

@@ -41,12 +41,6 @@ func NewListeners(addresses []string, passed *Sockets) *Listeners {
 	return &Listeners{addresses: addresses, passed: passed}
 }
 
-// Bind binds the addresses, in their order.
-func Bind(ctx context.Context, addresses []string) (*Listeners, error) {
-	ls := NewListeners(addresses, nil)
-	return ls, ls.Bind(ctx)
-}
-
 // Bind binds the addresses, in their order, if that has not been done. On an
 // error nothing stays bound, and Bind can be tried again.
 func (ls *Listeners) Bind(ctx context.Context) error {

@@ -3,6 +3,7 @@
 package supervisor
 
 import (
+	"context"
 	"fmt"
 	"net"
 	"os"
@@ -11,10 +12,16 @@ import (
 	"testing"
 )
 
+// bindAll binds the addresses, in their order.
+func bindAll(ctx context.Context, addresses []string) (*Listeners, error) {
+	ls := NewListeners(addresses, nil)
+	return ls, ls.Bind(ctx)
+}
+
 func TestBind(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "s")
-	ls, err := Bind(t.Context(), []string{"ws://127.0.0.1:0", "unix://" + path})
+	ls, err := bindAll(t.Context(), []string{"ws://127.0.0.1:0", "unix://" + path})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -25,11 +32,11 @@ func TestBind(t *testing.T) {
 	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("socket %v, %v; want mode 0600", info.Mode(), err)
 	}
-	_, err = Bind(t.Context(), []string{urls[0]})
+	_, err = bindAll(t.Context(), []string{urls[0]})
 	if err == nil || !strings.Contains(err.Error(), fmt.Sprintf("the port is in use by %s (pid %d)", filepath.Base(os.Args[0])[:min(15, len(filepath.Base(os.Args[0])))], os.Getpid())) {
 		t.Errorf("binding it again: %v", err)
 	}
-	if _, err = Bind(t.Context(), []string{"unix://" + path}); err == nil || !strings.Contains(err.Error(), "socket is already in use at "+path) {
+	if _, err = bindAll(t.Context(), []string{"unix://" + path}); err == nil || !strings.Contains(err.Error(), "socket is already in use at "+path) {
 		t.Errorf("binding the socket again: %v", err)
 	}
 	files, err := ls.files()
@@ -53,7 +60,7 @@ func TestBindReplacesTheSocketOfADeadProcess(t *testing.T) {
 	}
 	l.(*net.UnixListener).SetUnlinkOnClose(false)
 	_ = l.Close()
-	ls, err := Bind(t.Context(), []string{"unix://" + path})
+	ls, err := bindAll(t.Context(), []string{"unix://" + path})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -73,7 +80,7 @@ func TestBindRefuses(t *testing.T) {
 		"tcp://127.0.0.1:1":       "want ws://HOST:PORT, wss://HOST:PORT or unix:///PATH",
 		"ws://127.0.0.1:99999":    "invalid port",
 	} {
-		if ls, err := Bind(t.Context(), []string{"ws://127.0.0.1:0", address}); err == nil || !strings.Contains(err.Error(), want) {
+		if ls, err := bindAll(t.Context(), []string{"ws://127.0.0.1:0", address}); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, %v; want %q", address, ls.URLs(), err, want)
 		}
 	}

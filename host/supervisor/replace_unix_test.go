@@ -98,7 +98,7 @@ func startListening(t *testing.T, change func(*Options)) *rig {
 
 func startListeningAs(t *testing.T, b string, change func(*Options)) *rig {
 	t.Helper()
-	ls, err := Bind(t.Context(), []string{"ws://127.0.0.1:0"})
+	ls, err := bindAll(t.Context(), []string{"ws://127.0.0.1:0"})
 	if err != nil {
 		t.Fatal(err)
 	}
