@@ -141,13 +141,21 @@ type asker struct {
 	waiting map[uint64]chan *pb.HostReply // one slot each
 }
 
-// serve makes stream the asker's, and brings replies to those who wait, until
-// the stream ends.
-func (a *asker) serve(stream grpc.BidiStreamingServer[pb.HostReply, pb.HostCall]) error {
+// take makes stream the asker's: from here on it can ask. It is false if it has
+// one already.
+func (a *asker) take(stream grpc.BidiStreamingServer[pb.HostReply, pb.HostCall]) bool {
 	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.stream != nil {
+		return false
+	}
 	a.stream = stream
 	a.waiting = make(map[uint64]chan *pb.HostReply)
-	a.mu.Unlock()
+	return true
+}
+
+// serve brings replies to those who wait, until the stream that was taken ends.
+func (a *asker) serve(stream grpc.BidiStreamingServer[pb.HostReply, pb.HostCall]) error {
 	defer a.close()
 	for {
 		r, err := stream.Recv()

@@ -75,14 +75,20 @@ func (s *Server) Done() <-chan struct{} { return s.done }
 
 func (s *Server) ended() { s.doneOnce.Do(func() { close(s.done) }) }
 
+// attach says that one of the streams can be used now; Start may follow at once
+// in another goroutine.
 func (s *Server) attach(which *atomic.Bool) error {
 	if !which.CompareAndSwap(false, true) {
-		return toStatus(fmt.Errorf("%w: the stream was opened before", transport.ErrAlreadyStarted))
+		return openedBefore()
 	}
 	if s.exchanging.Load() && s.asking.Load() {
 		s.attachOnce.Do(func() { close(s.attached) })
 	}
 	return nil
+}
+
+func openedBefore() error {
+	return toStatus(fmt.Errorf("%w: the stream was opened before", transport.ErrAlreadyStarted))
 }
 
 // Describe implements the service.
@@ -208,10 +214,13 @@ func (s *Server) dispatch(b []byte, f *frame) (err error) {
 
 // HostCalls implements the service.
 func (s *Server) HostCalls(stream grpc.BidiStreamingServer[pb.HostReply, pb.HostCall]) error {
+	if !s.asker.take(stream) {
+		return openedBefore()
+	}
+	defer s.ended()
 	if err := s.attach(&s.asking); err != nil {
 		return err
 	}
-	defer s.ended()
 	if err := s.asker.serve(stream); !errors.Is(err, io.EOF) {
 		return err
 	}
