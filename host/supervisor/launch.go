@@ -91,15 +91,18 @@ func launch(ctx context.Context, spec Spec, opts Options, log hclog.Logger, file
 	go func() { shaken <- p.shakeHands() }()
 	select {
 	case p.runner = <-made:
-	case err = <-shaken: // before there was a process
-		return nil, p.abandon(err)
-	}
-	select {
+		select {
+		case err = <-shaken:
+		case <-ctx.Done():
+			_ = p.runner.Kill(ctx)
+			<-shaken
+			err = context.Cause(ctx)
+		}
 	case err = <-shaken:
-	case <-ctx.Done():
-		_ = p.runner.Kill(ctx)
-		<-shaken
-		err = context.Cause(ctx)
+		select { // a process that failed at once came with it
+		case p.runner = <-made:
+		default:
+		}
 	}
 	if err != nil {
 		err = p.describeLaunch(err, ctx.Err() != nil)
@@ -107,12 +110,6 @@ func launch(ctx context.Context, spec Spec, opts Options, log hclog.Logger, file
 		return nil, err
 	}
 	return p, nil
-}
-
-// abandon releases what there is of a process that was never there.
-func (p *process) abandon(err error) error {
-	p.release()
-	return err
 }
 
 func (p *process) shakeHands() error {
