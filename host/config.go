@@ -72,6 +72,13 @@ type Config struct {
 	// that one leaves its session, its parent and its environment behind.
 	SoleParent bool
 
+	// Launching is called before a plugin's process is made, and what it returns
+	// when that has shaken hands, or is gone. Between the two the host computes keys
+	// and starts a process, which holds a processor for milliseconds at a time: a
+	// program that keeps the Go runtime to one processor may give it another one
+	// for so long. Both are called by any goroutine, several launches may be under
+	// way, and neither may block. May be nil.
+	Launching func() (done func())
 	// Ready is called once: as soon as a transport is ready, and every other one
 	// is too, or has failed, be it that it is tried again. It must not block. May
 	// be nil.

@@ -34,6 +34,7 @@ func (h *Host) makeMembers(ctx context.Context, dir string, passed *supervisor.S
 		Sessions: sessions{h.router}, Starter: h.starter, RuntimeDir: dir, Logger: h.cfg.Logger,
 		HostCalls:  h.hostCalls,
 		Strictness: h.strictness,
+		Launching:  h.cfg.Launching,
 		Prepare:    h.prepare,
 		Check: func(s supervisor.Spec, d transport.Description) (json.RawMessage, error) {
 			return originOf(s).Config(d)

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"runtime"
 	"sync"
 
 	"github.com/hashicorp/go-hclog"
@@ -123,10 +122,6 @@ func newLogger(f runFlags, io streams) (hclog.Logger, error) {
 }
 
 func runHost(ctx context.Context, c *cobra.Command, f runFlags, io streams) error {
-	if os.Getenv("GOMAXPROCS") == "" {
-		// The other half of the machine is for the plugins, which do the same.
-		runtime.GOMAXPROCS(max(1, runtime.GOMAXPROCS(0)/2))
-	}
 	log, err := newLogger(f, io)
 	if err != nil {
 		return err
@@ -158,6 +153,9 @@ func runHost(ctx context.Context, c *cobra.Command, f runFlags, io streams) erro
 	cfg.Ready = func(s host.Status) {
 		announce(io, s)
 		manager.serving(h, s)
+	}
+	if os.Getenv("GOMAXPROCS") == "" {
+		cfg.Launching = shareProcessors().launching
 	}
 	if manager.listens() {
 		cfg.Changed = manager.changed

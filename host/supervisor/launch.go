@@ -39,6 +39,9 @@ type process struct {
 // launch starts a process and shakes hands with it. On an error nothing of it
 // is left.
 func launch(ctx context.Context, spec Spec, opts Options, log hclog.Logger, files []*os.File) (*process, error) {
+	if opts.Launching != nil {
+		defer opts.Launching()()
+	}
 	exe, err := catalog.Open(spec.Path, spec.SHA256)
 	if err != nil {
 		return nil, err

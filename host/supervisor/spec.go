@@ -107,6 +107,9 @@ type Options struct {
 	// Prepare is called before every process, to make what that needs and to fill
 	// in spec, which is a copy. An error counts as a failed start. May be nil.
 	Prepare func(ctx context.Context, spec *Spec) error
+	// Launching is called before a process is made, and what it returns when that
+	// has shaken hands, or is gone: see host.Config. Neither may block. May be nil.
+	Launching func() (done func())
 	// Changed is called after every change of a plugin's state, or of what it
 	// says of itself. It must not block. May be nil.
 	Changed func(instance string)

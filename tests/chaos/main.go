@@ -40,7 +40,6 @@ type options struct {
 	chaos, calm time.Duration
 	seed        uint64
 	host        string
-	tell        bool
 	actions     []action
 }
 
@@ -79,7 +78,6 @@ func parse(args []string, stdout, stderr io.Writer) (options, error) {
 	flags.DurationVar(&o.calm, "calm", 20*time.Second, "how long the calm run before it lasts")
 	flags.Uint64Var(&o.seed, "seed", 0, "of everything random; 0 draws one")
 	flags.StringVar(&o.host, "host", defaultHost(), "the `program` under test, with its plugins beside it")
-	flags.BoolVar(&o.tell, "tell-latency", false, "print latencies beyond their aim, and do not fail for them")
 	only := flags.String("only", "", "do only actions whose name matches this `regexp`")
 	list := flags.Bool("list", false, "print the names of the actions, and do nothing")
 	if err := flags.Parse(args); err != nil {
@@ -125,7 +123,7 @@ func experiment(ctx context.Context, o options, stdout, stderr io.Writer) error 
 	defer abort(nil)
 	r := newRecord(abort)
 	l := &laboratory{record: r, known: &knowledge{plugins: map[part]fact{}}, census: newCensus()}
-	p := report{seed: o.seed, calmFor: o.calm, chaosFor: o.chaos, told: o.tell}
+	p := report{seed: o.seed, calmFor: o.calm, chaosFor: o.chaos}
 	err = l.open(ctx, o.host, self)
 	if err == nil {
 		err = l.experience(ctx, o, &p, stderr)

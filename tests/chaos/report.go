@@ -38,14 +38,12 @@ type report struct {
 	history  []usage
 	before   holding
 	after    holding
-	told     bool // latencies are told and not judged
 }
 
 // A verdict is one line of the table.
 type verdict struct {
 	what, calm, got, aim string
 	failed               bool
-	told                 bool // beyond its aim, and that is no failure here
 	unknown              bool // there is too little to judge
 }
 
@@ -53,8 +51,6 @@ func (v verdict) mark() string {
 	switch {
 	case v.failed:
 		return "FAILED"
-	case v.told:
-		return "beyond, not judged here"
 	case v.unknown:
 		return "not measured"
 	case v.aim == "":
@@ -159,13 +155,7 @@ func (p report) print(w io.Writer, r *record) (failed []string) {
 	fmt.Fprintf(w, "seed %d: %v calm, %v chaos\n\n", p.seed, p.calmFor, p.chaosFor)
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "WHAT\tCALM\tCHAOS\tAIM\t")
-	lines := latencies(r)
-	rowsOfLatencies := len(lines)
-	lines = append(lines, recoveries(r)...)
-	for i, v := range append(lines, p.holdings()...) {
-		if p.told && i < rowsOfLatencies {
-			v.failed, v.told = false, v.failed
-		}
+	for _, v := range slices.Concat(latencies(r), recoveries(r), p.holdings()) {
 		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\n", v.what, v.calm, v.got, v.aim, v.mark())
 		if v.failed {
 			failed = append(failed, fmt.Sprintf("%s: %s, want %s (calm: %s)", v.what, v.got, v.aim, v.calm))
