@@ -1,7 +1,6 @@
 package supervisor
 
 import (
-	"bufio"
 	"bytes"
 	"debug/elf"
 	"errors"
@@ -15,6 +14,7 @@ import (
 
 	"github.com/hashicorp/go-plugin"
 
+	"github.com/transporthost/transporthost/host/internal/childproc"
 	"github.com/transporthost/transporthost/shared/rpc"
 )
 
@@ -130,23 +130,14 @@ func helperRemedy(what, helper string) string {
 // neededBy returns what the system starts to run the file at path: the
 // interpreter of a script, the loader of a program that is linked dynamically.
 func neededBy(path string) (helper, what string) {
-	f, err := os.Open(path)
+	if by := childproc.Interpreter(path); by != "" {
+		return by, theInterpreter
+	}
+	program, err := elf.Open(path)
 	if err != nil {
 		return "", ""
 	}
-	defer f.Close()
-	line, _ := bufio.NewReaderSize(f, 256).ReadSlice('\n') // the system reads no more
-	if rest, ok := bytes.CutPrefix(line, []byte("#!")); ok {
-		rest = bytes.TrimSuffix(bytes.TrimLeft(rest, " \t"), []byte("\n"))
-		if i := bytes.IndexAny(rest, " \t"); i >= 0 {
-			rest = rest[:i]
-		}
-		return string(rest), theInterpreter
-	}
-	program, err := elf.NewFile(f)
-	if err != nil {
-		return "", ""
-	}
+	defer program.Close()
 	for _, s := range program.Progs {
 		if s.Type != elf.PT_INTERP || s.Filesz > 4096 { // a path
 			continue

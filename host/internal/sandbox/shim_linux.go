@@ -1,18 +1,16 @@
 package sandbox
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"slices"
-	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/transporthost/transporthost/host/internal/childproc"
 	"github.com/transporthost/transporthost/host/internal/reexec"
 )
 
@@ -57,7 +55,7 @@ func shim() int {
 	path := o.Path
 	if o.File != 0 {
 		path = fmt.Sprintf("/proc/self/fd/%d", o.File)
-		if interpreter(path) == "" { // an interpreter opens its script by this path
+		if childproc.Interpreter(path) == "" { // an interpreter opens its script by this path
 			syscall.CloseOnExec(o.File)
 		}
 	}
@@ -70,7 +68,7 @@ func shim() int {
 	a := answer{Errno: int(errno)}
 	if errno == syscall.EACCES && unix.Access(path, unix.X_OK) == nil { // which Landlock does not answer
 		a.Hint = "what executes it is outside of the directories that its sandbox opens"
-		if by := interpreter(path); by != "" {
+		if by := childproc.Interpreter(path); by != "" {
 			a.Hint = "its interpreter " + by + " is outside of the directories that its sandbox opens"
 		}
 	}
@@ -84,24 +82,6 @@ func say(pipe *os.File, a answer) {
 	if b, err := json.Marshal(a); err == nil {
 		_, _ = pipe.Write(b)
 	}
-}
-
-// interpreter returns which program a script wants to be run by; "" for what
-// is no script, or cannot be read.
-func interpreter(path string) string {
-	f, err := os.Open(path)
-	if err != nil {
-		return ""
-	}
-	defer f.Close()
-	head := make([]byte, 256) // as the kernel
-	n, _ := io.ReadFull(f, head)
-	line, script := bytes.CutPrefix(head[:n], []byte("#!"))
-	line, _, _ = bytes.Cut(line, []byte("\n"))
-	if words := strings.Fields(string(line)); script && len(words) > 0 {
-		return words[0]
-	}
-	return ""
 }
 
 // confine takes from this thread, and whatever it executes, what p does not
