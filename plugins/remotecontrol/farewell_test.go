@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"net"
 	"strings"
 	"testing"
 	"time"
@@ -19,8 +20,11 @@ import (
 func TestStopDoesNotLoseAResponse(t *testing.T) {
 	p := startProcess(t, profile3, pluginsdk.StartParams{})
 	r := p.link()
+	if sock, ok := r.ws.NetConn().(*net.TCPConn); !ok || sock.SetReadBuffer(512<<10) != nil {
+		t.Fatal("the relay's socket takes as much as it likes")
+	}
 	id := p.open(r, "c1", "s1")
-	m := append(append([]byte(`{"m":"`), bytes.Repeat([]byte("x"), 12<<20)...), `"}`...)
+	m := append(append([]byte(`{"m":"`), bytes.Repeat([]byte("x"), 4<<20)...), `"}`...)
 	p.host.Send(id, m)
 	r.receive() // it is under way, and fills the socket
 	p.host.Close(id, pluginsdk.CloseReason{Code: pluginsdk.CloseGoingAway, Text: "the host is stopping"})

@@ -17,14 +17,14 @@ import (
 
 // A steady peer takes or gives a little at a time, and never answers a ping.
 const (
-	steadyPong = time.Second
+	steadyPong = 3 * time.Second // of real time: a busy machine stalls everybody for a second
 	steadyTime = 2 * steadyPong
-	steadyTick = 20 * time.Millisecond
+	steadyTick = 60 * time.Millisecond
 )
 
 func serveSteady(t *testing.T, more map[string]any) *pluginsdktest.Host {
 	t.Helper()
-	config := map[string]any{"ping_interval": "250ms", "pong_timeout": steadyPong.String(), "header_timeout": "200ms"}
+	config := map[string]any{"ping_interval": "250ms", "pong_timeout": steadyPong.String(), "header_timeout": "1s"}
 	for k, v := range more {
 		config[k] = v
 	}
