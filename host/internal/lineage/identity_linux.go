@@ -17,6 +17,13 @@ func Of(pid int) (Identity, bool) {
 	return Identity{PID: pid, Start: s.start, Boot: strings.TrimSpace(string(boot))}, true
 }
 
+// Namespace names the pid namespace of this process, among those that there are
+// at one time; "" if the system does not tell.
+func Namespace() string {
+	name, _ := os.Readlink("/proc/self/ns/pid")
+	return name
+}
+
 // A stat is what is needed of /proc/PID/stat.
 type stat struct {
 	dead  bool // at most somebody has to wait for it

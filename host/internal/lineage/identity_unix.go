@@ -11,3 +11,6 @@ import (
 func Of(pid int) (Identity, bool) {
 	return Identity{PID: pid}, pid > 0 && !errors.Is(syscall.Kill(pid, 0), syscall.ESRCH)
 }
+
+// Namespace has nothing to name here.
+func Namespace() string { return "" }

@@ -12,9 +12,11 @@ import (
 	"slices"
 	"strconv"
 
+	"github.com/gofrs/flock"
 	"github.com/hashicorp/go-hclog"
 
 	"github.com/transporthost/transporthost/host/internal/lineage"
+	"github.com/transporthost/transporthost/host/internal/unixsocket"
 )
 
 // longest leaves room for what stands behind a directory: the path of a socket
@@ -22,10 +24,14 @@ import (
 const longest = 46
 
 const (
-	// runPrefix and the pid of a host name the directory of one run.
-	runPrefix = "r"
-	// newPrefix, the pid and the start time name it until its record is in it:
-	// so nobody takes it for that of a dead host.
+	// runPrefix and the pid of a host name the directory of one run. Where a host
+	// of another pid namespace has that name, which in containers is the rule, it
+	// is runPrefix and sparePrefix and the first runDigits of the run: no longer.
+	runPrefix   = "r"
+	sparePrefix = "-"
+	runDigits   = 6
+	// newPrefix, the pid, the start time and the run name it until its record is in
+	// it: so nobody takes it for that of a dead host.
 	newPrefix = "n"
 	// ownPrefix names those that are made where temporary files are.
 	ownPrefix = "transporthost-"
@@ -34,8 +40,11 @@ const (
 // A Dir is the directory of this run.
 type Dir struct {
 	path   string
+	spare  string // its name where another has path
 	fresh  string // its name until it is whole; the same where nobody looks for it
 	record Record
+	lock   *flock.Flock // held from before the directory is whole until it is removed; nil: there is none
+	log    hclog.Logger
 }
 
 // Plan chooses the directory of a run: below configured, or where temporary
@@ -45,7 +54,7 @@ type Dir struct {
 func Plan(ctx context.Context, configured string, run lineage.Run, sockets []string, log hclog.Logger) (*Dir, error) {
 	host, _ := lineage.Of(os.Getpid())
 	host.PID = os.Getpid() // should nothing else be known
-	d := &Dir{record: Record{Host: host, Run: run, Sockets: sockets}}
+	d := &Dir{record: Record{Host: host, Namespace: lineage.Namespace(), Run: run, Sockets: sockets}, log: log}
 	if configured == "" {
 		sweepOwn(ctx, os.TempDir(), log)
 		d.path = filepath.Join(os.TempDir(), ownPrefix+run.String()[:10])
@@ -64,11 +73,12 @@ func Plan(ctx context.Context, configured string, run lineage.Run, sockets []str
 	}
 	sweep(ctx, configured, log)
 	d.path = filepath.Join(configured, runPrefix+strconv.Itoa(host.PID))
-	d.fresh = filepath.Join(configured, fmt.Sprintf("%s%d-%d", newPrefix, host.PID, host.Start))
+	d.spare = filepath.Join(configured, runPrefix+sparePrefix+run.String()[:runDigits])
+	d.fresh = filepath.Join(configured, fmt.Sprintf("%s%d-%d-%v", newPrefix, host.PID, host.Start, run))
 	return d, nil
 }
 
-// Path returns where the directory is.
+// Path returns where the directory is, once it is made.
 func (d *Dir) Path() string { return d.path }
 
 // Places are the directories that there may be, at any moment, of this run.
@@ -76,7 +86,7 @@ func (d *Dir) Places() []string {
 	if d.fresh == d.path {
 		return []string{d.path}
 	}
-	return []string{d.fresh, d.path}
+	return []string{d.fresh, d.path, d.spare}
 }
 
 // Sockets are the files of the run that are elsewhere.
@@ -95,27 +105,53 @@ func (d *Dir) Add(sockets []string) error {
 }
 
 // Make makes the directory.
-func (d *Dir) Make() error {
-	if err := os.Mkdir(d.fresh, 0o700); err != nil {
-		return refusal(err)
+func (d *Dir) Make() (err error) {
+	if d.fresh != d.path {
+		defer unixsocket.Lock(d.fresh)() // others look meanwhile whether its maker lives
+		if d.twin() {
+			return errors.New("making the runtime directory: another host in this process uses it; give each its own")
+		}
 	}
-	err := d.record.write(d.fresh)
-	if err == nil && d.fresh != d.path {
+	if err := os.Mkdir(d.fresh, 0o700); err != nil {
+		return fmt.Errorf("making the runtime directory: %w", err)
+	}
+	defer func() {
+		if err != nil {
+			_ = os.RemoveAll(d.fresh)
+			d.release()
+			err = fmt.Errorf("making the runtime directory: %w", err)
+		}
+	}()
+	// First of all: where there is a record, there is the lock.
+	if d.lock, err = hold(d.fresh); err != nil {
+		d.log.Warn("the runtime directory is without a lock: hosts in other pid namespaces take this one for gone", "error", err)
+	}
+	if err := d.record.write(d.fresh); err != nil || d.fresh == d.path {
+		return err
+	}
+	err = os.Rename(d.fresh, d.path)
+	if errors.Is(err, os.ErrExist) { // of a host that is gone it was swept
+		d.path, d.spare = d.spare, d.path
 		err = os.Rename(d.fresh, d.path)
 	}
-	if err != nil {
-		_ = os.RemoveAll(d.fresh)
-		return refusal(err)
-	}
-	return nil
+	return err
 }
 
-func refusal(err error) error {
-	if errors.Is(err, os.ErrExist) { // of a host that is gone it was swept
-		return fmt.Errorf("making the runtime directory: another host in this process uses it; give each its own: %w", err)
-	}
-	return fmt.Errorf("making the runtime directory: %w", err)
+// twin reports whether a host in this process has a directory beside this one.
+func (d *Dir) twin() bool {
+	return slices.ContainsFunc(Runs(filepath.Dir(d.path)), func(r Run) bool {
+		return r.known && r.record.Host == d.record.Host && r.record.Namespace == d.record.Namespace
+	})
 }
 
 // Remove removes the directory and what is in it.
-func (d *Dir) Remove() { _ = os.RemoveAll(d.path) }
+func (d *Dir) Remove() {
+	RemoveDir(d.path, d.record.Run)
+	d.release()
+}
+
+func (d *Dir) release() {
+	if d.lock != nil {
+		_ = d.lock.Close()
+	}
+}

@@ -16,9 +16,10 @@ const newSuffix = ".new"
 
 // A Record says whose a directory is.
 type Record struct {
-	Host    lineage.Identity `json:"host"`
-	Run     lineage.Run      `json:"run"`               // whose marks the processes bear
-	Sockets []string         `json:"sockets,omitempty"` // files elsewhere
+	Host      lineage.Identity `json:"host"`
+	Namespace string           `json:"namespace,omitempty"` // in which the host has its pid; "" where that is not told
+	Run       lineage.Run      `json:"run"`                 // whose marks the processes bear
+	Sockets   []string         `json:"sockets,omitempty"`   // files elsewhere
 }
 
 func (r Record) write(dir string) error {

@@ -173,8 +173,13 @@ func TestSweep(t *testing.T) {
 	stuck := filepath.Join(dir, fmt.Sprintf("n%d-%d", host.PID, host.Start+1))
 	leave(t, making, nil)
 	leave(t, stuck, nil)
-	notes := filepath.Join(dir, "r-notes")
+	notes, number := filepath.Join(dir, "r-notes"), filepath.Join(dir, "r-1234567")
 	leave(t, notes, nil)
+	leave(t, number, nil)
+	// Of one whose name another had, and of one that was killed while it removed it.
+	second, third := filepath.Join(dir, "r-00abcd"), filepath.Join(dir, "r-00abce")
+	leave(t, second, Record{Host: lineage.Identity{PID: 1 << 29, Start: 1, Boot: self.Boot}, Run: lineage.NewRun()})
+	leave(t, third, nil)
 
 	running := func() (pids []int) {
 		for _, r := range Runs(dir) {
@@ -195,6 +200,7 @@ func TestSweep(t *testing.T) {
 	for path, keep := range map[string]bool{
 		place(parent.PID): false, place(host.PID): true, place(self.PID): false, place(1 << 29): false,
 		place(old.Process.Pid): true, place(1<<29 + 1): false, making: true, stuck: false, notes: true,
+		number: true, second: false, third: false,
 		abandoned: false, taken: true, plain: true,
 	} {
 		if there(path) != keep {
@@ -252,7 +258,10 @@ func TestNamesOfDirectoriesBeingMade(t *testing.T) {
 	if pid, start, ok := parseFresh("n12-345"); !ok || pid != 12 || start != 345 {
 		t.Errorf("got %d, %d, %v", pid, start, ok)
 	}
-	for _, name := range []string{"", "n", "n1", "n1-", "n-1", "n0-1", "n-1-2", "r1-2", "nx-1", "n1-x", "n1-1-1"} {
+	if pid, start, ok := parseFresh("n12-345-00000000000000ff"); !ok || pid != 12 || start != 345 {
+		t.Errorf("with a run: got %d, %d, %v", pid, start, ok)
+	}
+	for _, name := range []string{"", "n", "n1", "n1-", "n-1", "n0-1", "n-1-2", "r1-2", "nx-1", "n1-x", "n1-1-1", "n1-1-", "n1-1-00000000000000ff-"} {
 		if pid, start, ok := parseFresh(name); ok {
 			t.Errorf("%q: got %d, %d", name, pid, start)
 		}
@@ -295,8 +304,8 @@ func TestFurtherSockets(t *testing.T) {
 	if r, ok := read(d.Path()); !ok || !slices.Equal(r.Sockets, want) || r.Run != d.record.Run || r.Host != d.record.Host {
 		t.Errorf("the record is %+v, %v", r, ok)
 	}
-	if entries, err := os.ReadDir(d.Path()); err != nil || len(entries) != 1 {
-		t.Errorf("in the directory are %v, %v, want the record alone", entries, err)
+	if entries, err := os.ReadDir(d.Path()); err != nil || len(entries) != 2 {
+		t.Errorf("in the directory are %v, %v, want the record and the lock", entries, err)
 	}
 	d.Remove()
 	if err := d.Add([]string{"/4"}); !errors.Is(err, os.ErrNotExist) || !slices.Equal(d.Sockets(), want) {
