@@ -223,13 +223,22 @@ type RunningHost struct {
 }
 
 // FindHost returns the host that uses a runtime directory. If several do, pid
-// says which; 0 is the only one.
+// says which; 0 is the only one. Those of other pid namespaces, which a volume of
+// containers may have, count only if none of this one is meant.
 func FindHost(runtimeDir string, pid int) (RunningHost, error) {
-	var found []RunningHost
+	var found, elsewhere []RunningHost
 	for _, r := range rundir.Runs(runtimeDir) {
-		if r.Running() && (pid == 0 || pid == r.PID) {
-			found = append(found, RunningHost{PID: r.PID, dir: r.Path})
+		h := RunningHost{PID: r.PID, dir: r.Path}
+		switch {
+		case pid != 0 && pid != r.PID:
+		case r.Here():
+			found = append(found, h)
+		case r.Running():
+			elsewhere = append(elsewhere, h)
 		}
+	}
+	if len(found) == 0 {
+		found = elsewhere
 	}
 	switch len(found) {
 	case 0:
@@ -239,6 +248,9 @@ func FindHost(runtimeDir string, pid int) (RunningHost, error) {
 		return RunningHost{}, fmt.Errorf("%w: none in %s; start one with: transporthost run", admin.ErrNoHost, runtimeDir)
 	case 1:
 		return found[0], nil
+	}
+	if pid != 0 {
+		return RunningHost{}, fmt.Errorf("several hosts in %s have pid %d, in pid namespaces other than this; ask from within theirs", runtimeDir, pid)
 	}
 	var pids []string
 	for _, r := range found {

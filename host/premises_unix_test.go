@@ -5,6 +5,7 @@ package host
 import (
 	"bufio"
 	"context"
+	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
@@ -16,8 +17,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/gofrs/flock"
+
 	"github.com/transporthost/transporthost/host/application"
 	"github.com/transporthost/transporthost/host/internal/lineage"
+	"github.com/transporthost/transporthost/host/internal/rundir"
 )
 
 // What is in the environment of a test process that embeds a host.
@@ -132,4 +136,56 @@ func TestTwoHostsOfOneProcess(t *testing.T) {
 	if s, err := running.Status(t.Context()); err != nil || s.State != StateServing || s.Keeper == 0 && runtime.GOOS == "linux" {
 		t.Errorf("status of the first: %+v, %v", s, err)
 	}
+}
+
+// TestFindHost: of several hosts it is the one in this pid namespace that is
+// meant, and one elsewhere only where there is no other choice.
+func TestFindHost(t *testing.T) {
+	dir := shortDir(t)
+	leave := func(name string, pid int, namespace string) (path string) {
+		t.Helper()
+		path = filepath.Join(dir, name)
+		host, _ := lineage.Of(pid)
+		host.PID = pid
+		if namespace != lineage.Namespace() {
+			host.Start++
+		}
+		text, err := json.Marshal(rundir.Record{Host: host, Namespace: namespace, Run: lineage.NewRun()})
+		if err == nil {
+			err = os.Mkdir(path, 0o700)
+		}
+		if err == nil {
+			err = os.WriteFile(filepath.Join(path, "run.json"), text, 0o600)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		lock := flock.New(filepath.Join(path, "run.lock"))
+		if ok, err := lock.TryLock(); !ok {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = lock.Close() })
+		return path
+	}
+	find := func(pid int, want, wantErr string) {
+		t.Helper()
+		got, err := FindHost(dir, pid)
+		if filepath.Base(got.dir) != want && err == nil || (err == nil) != (wantErr == "") || err != nil && !strings.Contains(err.Error(), wantErr) {
+			t.Errorf("with pid %d: got %q, %v, want %q, %q", pid, got.dir, err, want, wantErr)
+		}
+	}
+	find(0, "", "no host is running here: none in "+dir)
+	self := os.Getpid()
+	leave("r1", 1, "another")
+	find(0, "r1", "")
+	find(1, "r1", "")
+	find(self, "", fmt.Sprintf("none with pid %d", self))
+	leave("r-00abcd", 1, "a third")
+	find(0, "", "several hosts run in "+dir+"; choose one with --pid: 1, 1")
+	find(1, "", "have pid 1, in pid namespaces other than this; ask from within theirs")
+	leave(fmt.Sprint("r", self), self, "another")
+	find(self, fmt.Sprint("r", self), "")
+	leave("r-00abce", self, lineage.Namespace())
+	find(0, "r-00abce", "")
+	find(self, "r-00abce", "")
 }
