@@ -69,17 +69,31 @@ func (r Run) Members() []Member {
 }
 
 func limitChild(pid int, r Run) (uint32, bool) {
+	l, err := lockLimit(pid)
+	return uint32(l), err == nil && r.isLimit(l)
+}
+
+// isLimit reports whether l is half of a mark of the run.
+func (r Run) isLimit(l uint64) bool { return r != 0 && l>>32 == r.prefix() }
+
+// lockLimit returns the half of a mark that is a limit, or what else is there.
+func lockLimit(pid int) (uint64, error) {
 	var l unix.Rlimit
 	err := unix.Prlimit(pid, unix.RLIMIT_LOCKS, nil, &l)
-	return uint32(l.Cur), r != 0 && err == nil && l.Cur>>32 == r.prefix()
+	return l.Cur, err
 }
 
 func environChild(pid int, r Run) (child uint32, ok, marked bool) {
-	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/environ")
+	b, err := environOf(pid)
 	if err != nil {
 		return 0, false, false
 	}
-	return childIn(string(b), r)
+	return childIn(b, r)
+}
+
+func environOf(pid int) (string, error) {
+	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/environ")
+	return string(b), err
 }
 
 // Kill ends the process at once, and reports whether there was one: it lived,
