@@ -1,6 +1,7 @@
 package supervisor
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -78,7 +79,7 @@ func launch(ctx context.Context, spec Spec, opts Options, log hclog.Logger, file
 			if policy.Off {
 				program.Path = exe.Path
 			}
-			r, err := newProcessRunner(opts.Starter, program, policy, exe.File)
+			r, err := newProcessRunner(opts.Starter, cmp.Or(spec.Instance, spec.Path), program, policy, exe.File)
 			if err == nil {
 				r.sockets = sockets
 				made <- r

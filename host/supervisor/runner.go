@@ -28,6 +28,7 @@ const outputGrace = 500 * time.Millisecond
 // it notices the child's death.
 type processRunner struct {
 	starter *childproc.Starter
+	owner   string // the plugin instance
 	cmd     *exec.Cmd
 	name    string // its argv[0]
 	policy  sandbox.Policy
@@ -53,8 +54,8 @@ var _ runner.Runner = (*processRunner)(nil)
 
 // newProcessRunner prepares the process that cmd says under a policy. verified is
 // its program, if that is not the file at cmd.Path.
-func newProcessRunner(s *childproc.Starter, cmd *exec.Cmd, policy sandbox.Policy, verified *os.File) (r *processRunner, err error) {
-	r = &processRunner{starter: s, cmd: cmd, name: cmd.Args[0], policy: policy, exited: make(chan struct{})}
+func newProcessRunner(s *childproc.Starter, owner string, cmd *exec.Cmd, policy sandbox.Policy, verified *os.File) (r *processRunner, err error) {
+	r = &processRunner{starter: s, owner: owner, cmd: cmd, name: cmd.Args[0], policy: policy, exited: make(chan struct{})}
 	pipe := func() (ours, theirs *os.File) {
 		if err != nil {
 			return nil, nil
@@ -94,7 +95,7 @@ func (r *processRunner) close() {
 
 // Start implements [runner.Runner].
 func (r *processRunner) Start(ctx context.Context) error {
-	if err := r.starter.Start(ctx, r.cmd); err != nil {
+	if err := r.starter.StartFor(ctx, r.owner, r.cmd); err != nil {
 		r.once.Do(func() { close(r.exited) })
 		r.close()
 		return fmt.Errorf("executing %s: %w", r.name, err)

@@ -23,7 +23,8 @@ const (
 // The endings are the children whose descendants are being ended. All that wait
 // share each look at the system.
 type endings struct {
-	wake chan struct{} // one slot
+	wake chan struct{}      // one slot
+	over func(child uint32) // nothing is left of it
 
 	mu     sync.Mutex // guards what follows
 	queue  []*ending
@@ -45,7 +46,7 @@ func (e *endings) add(child uint32) <-chan int {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.closed {
-		x.left <- 0
+		e.tell(x, 0)
 		return x.left
 	}
 	e.queue = append(e.queue, x)
@@ -67,7 +68,7 @@ func (e *endings) run(ctx context.Context, run lineage.Run) {
 		e.queue = nil
 		e.mu.Unlock()
 		began := time.Now()
-		pending = look(run, pending)
+		pending = e.look(run, pending)
 		now := time.Now()
 		allowance = min(lookBurst, allowance+now.Sub(last)/lookShare) - now.Sub(began)
 		last = now
@@ -82,8 +83,16 @@ func (e *endings) run(ctx context.Context, run lineage.Run) {
 	e.mu.Unlock()
 	left := run.End(endLimit)
 	for _, x := range pending {
-		x.left <- left
+		e.tell(x, left)
 	}
+}
+
+// tell says how many processes are left.
+func (e *endings) tell(x *ending, left int) {
+	if left == 0 {
+		e.over(x.child)
+	}
+	x.left <- left
 }
 
 // await waits for something to do, and reports whether there is, or ctx ended.
@@ -110,7 +119,7 @@ func sleep(ctx context.Context, d time.Duration) bool {
 
 // look kills what descends from the pending, and returns those that are to be
 // looked for again.
-func look(run lineage.Run, pending []*ending) []*ending {
+func (e *endings) look(run lineage.Run, pending []*ending) []*ending {
 	found := make(map[uint32]int, len(pending))
 	for _, x := range pending {
 		found[x.child] = 0
@@ -130,7 +139,7 @@ func look(run lineage.Run, pending []*ending) []*ending {
 			again = append(again, x)
 			continue
 		}
-		x.left <- n
+		e.tell(x, n)
 	}
 	clear(pending[len(again):])
 	return again

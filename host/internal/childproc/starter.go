@@ -29,6 +29,7 @@ type Starter struct {
 
 	run      lineage.Run
 	children atomic.Uint32
+	owners   owners
 	endings  endings
 	requests chan request
 	running  chan struct{} // closed when Run begins
@@ -37,16 +38,19 @@ type Starter struct {
 
 type request struct {
 	cmd   *exec.Cmd // nil: a probe
+	owner string
 	mark  lineage.Mark
 	reply chan error
 }
 
 // NewStarter makes a starter; nothing runs before Run.
 func NewStarter() *Starter {
-	return &Starter{
+	s := &Starter{
 		run: lineage.NewRun(), endings: endings{wake: make(chan struct{}, 1)},
 		requests: make(chan request), running: make(chan struct{}), done: make(chan struct{}),
 	}
+	s.endings.over = s.owners.forget
+	return s
 }
 
 // Lineage names the run whose marks the children bear.
@@ -74,7 +78,7 @@ func (s *Starter) Run(ctx context.Context) error {
 				r.reply <- nil
 				continue
 			}
-			r.reply <- s.start(r)
+			r.reply <- s.owners.start(r.owner, r.mark.Child, r.cmd, func() error { return s.start(r) })
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
@@ -83,14 +87,17 @@ func (s *Starter) Run(ctx context.Context) error {
 
 // Start starts cmd in a process group of its own, as a child that dies with the
 // host where the system can do that. It blocks until the process is there.
-func (s *Starter) Start(ctx context.Context, cmd *exec.Cmd) error {
+func (s *Starter) Start(ctx context.Context, cmd *exec.Cmd) error { return s.StartFor(ctx, "", cmd) }
+
+// StartFor is Start in the name of an owner, whom [Starter.PeerOwner] tells.
+func (s *Starter) StartFor(ctx context.Context, owner string, cmd *exec.Cmd) error {
 	setAttributes(cmd)
 	if cmd.Env == nil {
 		cmd.Env = os.Environ()
 	}
 	mark := lineage.Mark{Run: s.run, Child: s.children.Add(1)}
 	cmd.Env = mark.Environ(cmd.Env)
-	return s.ask(ctx, request{cmd: cmd, mark: mark})
+	return s.ask(ctx, request{cmd: cmd, owner: owner, mark: mark})
 }
 
 // Probe returns nil if Run answers, and could start a child. It blocks until

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"os/exec"
 	"strconv"
 	"strings"
@@ -16,7 +17,12 @@ import (
 	"github.com/transporthost/transporthost/host/internal/lineage"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if path := os.Getenv(connectTo); path != "" {
+		os.Exit(connect(path))
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // run runs a starter, and returns what stops it and waits.
 func run(t *testing.T) (s *Starter, stop func()) {
