@@ -3,6 +3,7 @@ package host
 import (
 	"context"
 	"fmt"
+	"net"
 	"os"
 	"runtime/debug"
 	"strings"
@@ -189,6 +190,20 @@ func (h *Host) AdminConnections() any { return h.Connections() }
 
 // AdminCredentials implements [admin.Host].
 func (h *Host) AdminCredentials() (any, error) { return h.CredentialsStatus() }
+
+// AdminAdmits implements [admin.Host]. Processes of plugins may not ask, nor what
+// they have started; an application and what it has started may.
+func (h *Host) AdminAdmits(c *net.UnixConn) error {
+	instance, pid, err := h.starter.PeerOwner(c)
+	if err != nil {
+		return fmt.Errorf("the host does not answer: %w", err)
+	}
+	if instance == "" {
+		return nil
+	}
+	h.router.Intruded(instance, pid)
+	return fmt.Errorf("the host does not answer plugins: process %d belongs to transport %q", pid, instance)
+}
 
 // Serving implements [admin.Host].
 func (h *Host) Serving() bool {

@@ -108,8 +108,8 @@ func printStatus(io streams, s host.Status) error {
 			fmt.Fprintf(w, "\t\tremedy: %s\n", p.Remedy)
 		}
 		if c := p.Conduct; c.Last != "" {
-			fmt.Fprintf(w, "\t\tit should not: %s (refused connections %d, violations %d, strays %d, unknown events %d)\n",
-				c.Last, c.Refused, c.Violations, c.Strays, c.Unknown)
+			fmt.Fprintf(w, "\t\tit should not: %s (refused connections %d, violations %d, strays %d, unknown events %d, intrusions %d)\n",
+				c.Last, c.Refused, c.Violations, c.Strays, c.Unknown, c.Intrusions)
 		}
 	}
 	if s.Admin != "" {

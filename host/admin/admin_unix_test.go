@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -19,12 +20,17 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-type fakeHost struct{ serving bool }
+type fakeHost struct {
+	serving bool
+	refusal error // of everybody
+}
 
-func (fakeHost) AdminStatus() any      { return map[string]string{"state": "serving"} }
-func (fakeHost) AdminPlugins() any     { return []string{"websocket"} }
-func (fakeHost) AdminConnections() any { return []int{1, 2} }
-func (h fakeHost) Serving() bool       { return h.serving }
+func (fakeHost) AdminStatus() any                  { return map[string]string{"state": "serving"} }
+func (fakeHost) AdminPlugins() any                 { return []string{"websocket"} }
+func (fakeHost) AdminConnections() any             { return []int{1, 2} }
+func (h fakeHost) Serving() bool                   { return h.serving }
+func (h fakeHost) AdminAdmits(*net.UnixConn) error { return h.refusal }
+
 func (fakeHost) RestartPlugin(_ context.Context, name string) error {
 	if name != "websocket" {
 		return errors.New("there is no transport " + name)
@@ -157,4 +163,43 @@ func TestSecondHostIsRefusedAndADeadOneReplaced(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	_ = s.Run(ctx)
+}
+
+// TestWhoIsRefusedIsToldWhy, whatever is asked, and a flood of such costs the
+// host no more than a few connections.
+func TestWhoIsRefusedIsToldWhy(t *testing.T) {
+	refusing := fakeHost{serving: true, refusal: errors.New("not you")}
+	dir, _ := serve(t, refusing, hclog.NewNullLogger())
+	c := NewClient(dir)
+	if err := c.Status(t.Context(), nil); err == nil || err.Error() != "not you" {
+		t.Errorf("Status: got %v, want the refusal", err)
+	}
+	if err := c.RestartPlugin(t.Context(), "websocket"); err == nil || err.Error() != "not you" {
+		t.Errorf("RestartPlugin: got %v, want the refusal", err)
+	}
+
+	dir, _ = serve(t, refusing, hclog.NewNullLogger())
+	connect := func() net.Conn {
+		c, err := net.Dial("unix", filepath.Join(dir, SocketName))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = c.Close() })
+		return c
+	}
+	for range 2 * mostRefused { // each leaves its place when it is closed
+		c := connect()
+		if _, err := io.WriteString(c, "GET /v1/status HTTP/1.1\r\nHost: host\r\n\r\n"); err != nil {
+			t.Fatal(err)
+		}
+		if answer, err := io.ReadAll(c); err != nil || !strings.HasSuffix(string(answer), "\r\n\r\nnot you\n") {
+			t.Fatalf("got %q, %v; want the refusal, and the end", answer, err)
+		}
+	}
+	for range mostRefused {
+		connect() // and asks nothing
+	}
+	if n, err := connect().Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
+		t.Errorf("one more than are told: read %d bytes, %v; want it closed", n, err)
+	}
 }

@@ -13,6 +13,7 @@ import (
 	"net/url"
 	"path/filepath"
 	"syscall"
+	"time"
 )
 
 // ErrNoHost is returned when no host answers in a runtime directory.
@@ -33,11 +34,27 @@ func NewClient(dir string) *Client {
 	path := filepath.Join(dir, SocketName)
 	return &Client{path: path, http: &http.Client{Transport: &http.Transport{
 		DisableKeepAlives: true,
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			d := net.Dialer{Timeout: dialTimeout}
-			return d.DialContext(ctx, "unix", path)
-		},
+		DialContext:       func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx, path) },
 	}}}
+}
+
+// dial connects to a socket. If so many wait there that there is no room for one
+// more, it tries again: whoever floods it does so too.
+func dial(ctx context.Context, path string) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer cancel()
+	var d net.Dialer
+	for {
+		c, err := d.DialContext(ctx, "unix", path)
+		if !errors.Is(err, syscall.EAGAIN) {
+			return c, err
+		}
+		select {
+		case <-time.After(dialPause):
+		case <-ctx.Done():
+			return nil, err
+		}
+	}
 }
 
 // Status decodes the host's status into v, a *host.Status.

@@ -23,6 +23,7 @@ const (
 	headerTimeout = 5 * time.Second
 	idleTimeout   = time.Minute // more than the interval of usual health checks
 	dialTimeout   = 2 * time.Second
+	dialPause     = time.Millisecond
 	stopTimeout   = time.Second
 
 	maxHeaderBytes = 16 << 10
@@ -34,6 +35,8 @@ type Host interface {
 	AdminStatus() any
 	AdminPlugins() any
 	AdminConnections() any
+	// AdminAdmits returns why who has connected to the socket may not ask, or nil.
+	AdminAdmits(c *net.UnixConn) error
 	Serving() bool // every transport is ready or has failed, and some are ready
 	RestartPlugin(ctx context.Context, name string) error
 	SetTransportEnabled(ctx context.Context, name string, on bool) error
@@ -52,7 +55,7 @@ type Server struct {
 	host    Host
 	log     hclog.Logger
 	level   hclog.Logger // whose level can be set
-	socket  net.Listener
+	socket  *net.UnixListener
 	path    string
 	network net.Listener // nil: none
 }
@@ -72,7 +75,7 @@ func Listen(ctx context.Context, dir, address string, h Host, log hclog.Logger) 
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("removing the socket of a dead host: %w", err)
 	}
-	l, err := (&net.ListenConfig{}).Listen(ctx, "unix", path)
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Net: "unix", Name: path})
 	if err != nil {
 		return nil, fmt.Errorf("listening on the admin socket: %w", err)
 	}
@@ -100,8 +103,9 @@ func (s *Server) Address() string {
 
 // Run answers until ctx ends.
 func (s *Server) Run(ctx context.Context) error {
-	servers := []*http.Server{s.server(s.everything())}
-	listeners := []net.Listener{s.socket}
+	servers := []*http.Server{s.server(admitted(s.everything()))}
+	servers[0].ConnContext = remember
+	listeners := []net.Listener{newGate(s.socket, s.host.AdminAdmits)}
 	if s.network != nil {
 		servers = append(servers, s.server(s.readable(http.NewServeMux())))
 		listeners = append(listeners, s.network)

@@ -17,6 +17,7 @@ type Conduct struct {
 	Violations int64  `json:"violations,omitempty"` // breaches of the link's rules
 	Strays     int64  `json:"strays,omitempty"`     // events of connections that are not open
 	Unknown    int64  `json:"unknown,omitempty"`    // events of a newer plugin
+	Intrusions int64  `json:"intrusions,omitempty"` // connections to what is not for plugins: the admin socket
 	Last       string `json:"last,omitempty"`       // what there was to complain of last
 }
 
@@ -60,6 +61,13 @@ func refused(c *Conduct) *int64    { return &c.Refused }
 func violations(c *Conduct) *int64 { return &c.Violations }
 func strays(c *Conduct) *int64     { return &c.Strays }
 func unknown(c *Conduct) *int64    { return &c.Unknown }
+func intrusions(c *Conduct) *int64 { return &c.Intrusions }
+
+// Intruded counts that a process of the transport instance, or one that descends
+// from it, connected to what is not for plugins.
+func (r *Router) Intruded(instance string, pid int) {
+	r.record(instance).complain(r.cfg.Logger.With("instance", instance), intrusions, "process %d connected to the admin socket, and was refused", pid)
+}
 
 // record returns that of instance.
 func (r *Router) record(instance string) *record {

@@ -76,6 +76,7 @@ type Conduct struct {
 	Violations int64  `json:"violations,omitempty"` // breaches of the link's rules
 	Strays     int64  `json:"strays,omitempty"`     // events of connections that are not open
 	Unknown    int64  `json:"unknown,omitempty"`    // events of a newer plugin
+	Intrusions int64  `json:"intrusions,omitempty"` // connections to the admin socket
 	Last       string `json:"last,omitempty"`       // what there was to complain of last
 }
 
