@@ -4,8 +4,10 @@ package e2e
 
 import (
 	"bufio"
+	"encoding/json"
 	"fmt"
 	"os"
+	"os/exec"
 	"os/signal"
 	"strings"
 	"syscall"
@@ -96,6 +98,13 @@ func actAsApplication(mode string) int {
 			for _, id := range held {
 				say(`{"jsonrpc":"2.0","id":%s,"result":"late"}`, id)
 			}
+		case "run": // a command, whose words are the answer
+			var args []string
+			if err := json.Unmarshal(params, &args); err != nil || len(args) == 0 {
+				return 8
+			}
+			out, _ := exec.Command(args[0], args[1:]...).CombinedOutput()
+			params, _ = json.Marshal(string(out))
 		case "cancelled":
 			params = fmt.Append(nil, cancelled)
 		case "close stdout":

@@ -18,7 +18,7 @@ import (
 func main() {
 	name := strings.TrimSuffix(strings.TrimPrefix(filepath.Base(os.Args[0]), "transport-"), ".exe")
 	defects := map[string]func() int{}
-	for _, group := range []map[string]func() int{inTheHandshake(), inItsProcess(), inItsCalls(), inItsStreams(), inItsEvents(), inItsQuestions()} {
+	for _, group := range []map[string]func() int{inTheHandshake(), inItsProcess(), inItsCalls(), inItsStreams(), inItsEvents(), inItsQuestions(), inItsReach()} {
 		maps.Copy(defects, group)
 	}
 	defect, ok := defects[name]
