@@ -57,6 +57,11 @@ func (a *Attachment) Opened(conn transport.ConnID, o transport.Opened) {
 	}
 	w := newRow(a, conn, o)
 	if err := a.router.add(w); err != nil {
+		if f, ok := errors.AsType[*farewell](err); ok {
+			a.dismiss(conn)
+			a.link.Close(conn, f.reason)
+			return
+		}
 		a.router.counters.refused.Add(1)
 		a.record.complain(a.log, refused, "a connection was refused: %v", err)
 		a.dismiss(conn)

@@ -124,7 +124,8 @@ type Router struct {
 	byOrigin map[string]int
 	records  map[string]*record // by instance
 	lastID   uint64
-	shares   []string // the instances that are kept a part of the table
+	shares   []string  // the instances that are kept a part of the table
+	farewell *farewell // set by CloseAll: the table is closed
 
 	turnMu sync.Mutex    // guards turn; taken after any other
 	turn   chan struct{} // closed when a row goes, or inFlight or reading falls to 0; nil while nobody waits
@@ -227,10 +228,19 @@ func (r *Router) Resumable(instance string) []transport.Resume {
 	return out
 }
 
-// add enters a new row, unless the table has no room for it.
+// A farewell is what a connection is told that comes when all are closed.
+type farewell struct{ reason transport.CloseReason }
+
+func (f *farewell) Error() string { return f.reason.Text }
+
+// add enters a new row, unless the table has no room for it, or is closed: then
+// the error is the farewell.
 func (r *Router) add(w *row) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if r.farewell != nil {
+		return r.farewell
+	}
 	kept := 0 // for the others
 	for _, other := range r.shares {
 		if other != w.origin {
@@ -380,9 +390,12 @@ func (r *Router) Drain(ctx context.Context) error {
 }
 
 // CloseAll closes every connection after what is queued on it, and blocks
-// until the plugins have confirmed all of them, or ctx ends.
+// until the plugins have confirmed all of them, or ctx ends. From then on every
+// new one is closed at once: a plugin that was told to open none may have opened
+// it before.
 func (r *Router) CloseAll(ctx context.Context, reason transport.CloseReason) error {
 	r.mu.Lock()
+	r.farewell = &farewell{reason}
 	rows := make([]*row, 0, len(r.rows))
 	for _, w := range r.rows {
 		rows = append(rows, w)

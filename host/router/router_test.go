@@ -904,13 +904,25 @@ func TestDrainAndCloseAll(t *testing.T) {
 		t.Fatal(err)
 	}
 	closed := make(chan error, 1)
-	go func() { closed <- r.CloseAll(t.Context(), transport.CloseReason{Code: transport.CloseGoingAway}) }()
+	limit, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	go func() { closed <- r.CloseAll(limit, transport.CloseReason{Code: transport.CloseGoingAway}) }()
 	for len(w.closed()) == 0 {
 		runtime.Gosched()
 	}
+	// Opened is no answer to what the plugin was told: it may come late.
+	a.Opened(2, transport.Opened{})
+	a.Received(2, []byte(`{"id":1,"method":"m"}`), "", false)
 	a.Closed(1, transport.CloseReason{Code: transport.CloseNormal})
 	if err := <-closed; err != nil {
 		t.Fatal(err)
+	}
+	a.Closed(2, transport.CloseReason{Code: transport.CloseNormal})
+	if c := w.closed(); len(c) != 2 || c[1].Code != transport.CloseGoingAway || len(app.sessions) != 1 {
+		t.Errorf("closes %v and %d sessions, want that who came late is sent away", c, len(app.sessions))
+	}
+	if x := r.Counters(); x.Refused != 0 || r.Conduct("ws") != (Conduct{}) {
+		t.Errorf("counters %+v, conduct %+v: nobody did what it should not", x, r.Conduct("ws"))
 	}
 	if c := app.sessions[0].closed; c.Code != transport.CloseGoingAway {
 		t.Errorf("the session heard %v", c)
