@@ -43,6 +43,7 @@ type incarnation struct {
 	over     chan struct{} // closed when it is gone, or hangs
 	fate     error         // why; after over
 	drained  atomic.Bool
+	drains   chan struct{} // one slot, full while it is being drained
 
 	// Of its retirement.
 	since, until time.Time
@@ -56,6 +57,9 @@ var errProcessEnded = errors.New("the process has ended")
 
 // begin makes a process where there is none. On an error nothing of it is left.
 func (p *Plugin) begin(ctx context.Context, spec Spec) (*incarnation, error) {
+	if p.unwanted() {
+		return nil, transport.ErrStopping
+	}
 	p.last++
 	n := p.last
 	p.update(func(s *Status) {
@@ -91,9 +95,17 @@ func (p *Plugin) begin(ctx context.Context, spec Spec) (*incarnation, error) {
 
 // raise launches a process, asks it who it is, and makes what it is started
 // with. launched and described are called when it has got so far. On an error
-// nothing of it is left.
-func (p *Plugin) raise(ctx context.Context, spec Spec, n int, launched, described func(*incarnation)) (*incarnation, error) {
-	in, err := p.launch(ctx, spec, n)
+// nothing of it is left; that is [transport.ErrStopping] if it was given up
+// because the host drains.
+func (p *Plugin) raise(ctx context.Context, spec Spec, n int, launched, described func(*incarnation)) (in *incarnation, err error) {
+	ctx, giveUp := p.whileWanted(ctx)
+	defer giveUp(nil)
+	defer func() {
+		if err != nil && errors.Is(context.Cause(ctx), transport.ErrStopping) {
+			err = transport.ErrStopping
+		}
+	}()
+	in, err = p.launch(ctx, spec, n)
 	if err != nil {
 		return nil, err
 	}
@@ -101,6 +113,9 @@ func (p *Plugin) raise(ctx context.Context, spec Spec, n int, launched, describe
 	if err = in.describe(ctx); err == nil {
 		described(in)
 		in.strictness = p.opts.Strictness(ctx, p.instance, n, in.description.Locality)
+		if p.unwanted() { // the last moment: what is started may accept
+			giveUp(transport.ErrStopping)
+		}
 		if ctx.Err() != nil {
 			err = context.Cause(ctx)
 		}
@@ -122,7 +137,7 @@ func (p *Plugin) launch(ctx context.Context, spec Spec, n int) (*incarnation, er
 	}
 	in := &incarnation{
 		plugin: p, n: n, spec: spec, stamp: stampOf(spec.Path), // of a file that changes now it is the older one
-		over: make(chan struct{}), linkEnd: make(chan error, 1),
+		over: make(chan struct{}), linkEnd: make(chan error, 1), drains: make(chan struct{}, 1),
 	}
 	var err error
 	if in.listening, err = spec.Listeners.files(); err != nil {
@@ -158,11 +173,20 @@ func (p *Plugin) launch(ctx context.Context, spec Spec, n int) (*incarnation, er
 
 // drain makes the process accept nothing new, if it can and has not been told.
 func (in *incarnation) drain(ctx context.Context, limit time.Duration) error {
-	if !in.description.Capabilities.Drain || in.drained.Load() {
+	if !in.description.Capabilities.Drain {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
+	select {
+	case in.drains <- struct{}{}:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	defer func() { <-in.drains }()
+	if in.drained.Load() {
+		return nil
+	}
 	err := in.proc.link.Drain(ctx)
 	if err == nil {
 		in.drained.Store(true)

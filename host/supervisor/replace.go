@@ -2,6 +2,7 @@ package supervisor
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -48,8 +49,14 @@ func (p *Plugin) reign(ctx context.Context, in *incarnation, b *backoff.Backoff)
 				r.done <- nil
 				continue
 			}
+			if p.drains() {
+				r.done <- transport.ErrStopping
+				continue
+			}
 			b.Reset()
+			made := p.beginMaking()
 			next, err := p.replace(ctx, in, r)
+			made()
 			if ctx.Err() != nil {
 				err = transport.ErrStopping
 			}
@@ -98,6 +105,9 @@ func (p *Plugin) replace(ctx context.Context, old *incarnation, r restartRequest
 		return nil, context.Cause(ctx)
 	}
 	switch {
+	case present && errors.Is(next.err, transport.ErrStopping):
+		p.update(func(s *Status) { s.Successor = nil })
+		return old, next.err
 	case next.err != nil && present:
 		p.note(fmt.Errorf("not replaced: %w", next.err))
 		return old, next.err
@@ -189,7 +199,7 @@ func (p *Plugin) appearStarting(cause string) {
 // fallBack is after a successor that did not become ready, where the old process
 // is gone. If it was made of another spec, the one before is tried again.
 func (p *Plugin) fallBack(ctx context.Context, r restartRequest, cause error) (*incarnation, error) {
-	if r.spec == nil || ctx.Err() != nil {
+	if r.spec == nil || ctx.Err() != nil || p.unwanted() {
 		p.update(func(s *Status) { s.Successor = nil })
 		return nil, cause
 	}

@@ -33,6 +33,7 @@ func (*listeningPlugin) Describe() pluginsdk.Description {
 
 func (p *listeningPlugin) Serve(ctx context.Context, h *pluginsdk.Host) error {
 	if p.behaviour == "listens once its gate is open" {
+		h.ReportStatus(transport.Status{State: "at the gate", Ready: true})
 		awaitFile(ctx, os.Getenv(gate))
 	}
 	l, url, err := h.Listen(ctx, 0, "")

@@ -88,7 +88,7 @@ func (p *Plugin) crown(in *incarnation, cause string) {
 	p.mu.Lock()
 	p.current, p.link = in, in.proc.link
 	p.caps, p.known = in.description.Capabilities, true
-	late := p.enabled != in.toldEnabled
+	late, draining := p.enabled != in.toldEnabled, p.drains()
 	p.mu.Unlock()
 	p.update(func(s *Status) {
 		if s.Incarnation != in.n { // else that has been said when it was started
@@ -105,6 +105,9 @@ func (p *Plugin) crown(in *incarnation, cause string) {
 	})
 	if late {
 		in.telling.Go(func() { p.tellEnabledAgain(in.life) })
+	}
+	if draining {
+		in.telling.Go(in.drainLate)
 	}
 }
 

@@ -26,6 +26,7 @@ type Plugin struct {
 	restarts chan restartRequest
 	revived  chan struct{} // one slot
 	ended    chan struct{} // closed when Run returns
+	draining chan struct{} // closed, under mu, when the host begins to drain
 	turn     chan struct{} // one slot, full while somebody switches it on or off
 	reports  *budget       // of log lines about what the plugin says of itself
 
@@ -44,6 +45,7 @@ type Plugin struct {
 	noted    bool           // the cause is a note of a plugin that is ready
 	refusal  error          // why it is failed, if the plugin itself refused
 	retiring []*incarnation // oldest first
+	making   chan struct{}  // closed when what is being made serves or is given up; nil: nothing is
 }
 
 type restartRequest struct {
@@ -65,7 +67,8 @@ func New(spec Spec, opts Options) (*Plugin, error) {
 	p := &Plugin{
 		instance: spec.Instance, spec: spec, opts: opts, log: opts.Logger.Named(spec.Instance),
 		restarts: make(chan restartRequest), revived: make(chan struct{}, 1), ended: make(chan struct{}), turn: make(chan struct{}, 1),
-		enabled: !spec.Disabled, asleep: spec.Disabled, reports: &budget{most: mostReports, perSecond: reportsPerSecond},
+		draining: make(chan struct{}),
+		enabled:  !spec.Disabled, asleep: spec.Disabled, reports: &budget{most: mostReports, perSecond: reportsPerSecond},
 		status: Status{Instance: spec.Instance, Plugin: spec.Plugin, Path: spec.Path, State: Stopped, Since: time.Now()},
 	}
 	if p.asleep {
@@ -94,7 +97,9 @@ func (p *Plugin) Run(ctx context.Context) error {
 		waiting = nil
 	}
 	for {
+		made := p.beginMaking()
 		in, err := p.begin(ctx, p.specNow())
+		made()
 		if err == nil {
 			answer(nil)
 			in, err = p.reign(ctx, in, b)
@@ -107,6 +112,9 @@ func (p *Plugin) Run(ctx context.Context) error {
 			return p.stopped(ctx, false)
 		}
 		answer(err)
+		if p.unwanted() {
+			return p.rest(ctx, err)
+		}
 		var uptime time.Duration
 		if in != nil {
 			uptime = time.Since(in.readySince)
@@ -195,7 +203,7 @@ func refused(err error) bool {
 // person asks or it is revived. again says that its failures are forgiven.
 func (p *Plugin) pause(ctx context.Context, cause error, wait time.Duration, giveUp bool) (requests []restartRequest, again bool) {
 	var timer <-chan time.Time
-	var revived <-chan struct{}
+	var revived, draining <-chan struct{}
 	if giveUp {
 		select {
 		case <-p.revived: // meant for an earlier failure
@@ -212,6 +220,9 @@ func (p *Plugin) pause(ctx context.Context, cause error, wait time.Duration, giv
 		t := time.NewTimer(wait)
 		defer t.Stop()
 		timer = t.C
+		if !p.drains() {
+			draining = p.draining
+		}
 		next := time.Now().Add(wait)
 		p.update(func(s *Status) {
 			s.State, s.PID, s.Addresses, s.Cause, s.Remedy = BackingOff, 0, nil, cause.Error(), ""
@@ -222,6 +233,7 @@ func (p *Plugin) pause(ctx context.Context, cause error, wait time.Duration, giv
 	case <-timer:
 	case <-revived:
 		return nil, true
+	case <-draining: // for what has to be delivered there is no other time
 	case r := <-p.restarts:
 		return []restartRequest{r}, true
 	case <-ctx.Done():

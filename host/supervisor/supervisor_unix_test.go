@@ -174,12 +174,25 @@ type sessions struct {
 	mu      sync.Mutex
 	reasons []transport.CloseReason
 	abandon int // how often it was asked for
+	waiting []transport.Resume
 }
 
 func (s *sessions) Attach(_ string, _ int, l *rpc.Link) Attachment {
 	return &attachment{s: s, link: l, conns: map[transport.ConnID]bool{}}
 }
-func (s *sessions) Resumable(string) []transport.Resume { return nil }
+
+func (s *sessions) Resumable(string) []transport.Resume {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.waiting
+}
+
+// wait makes connections wait for the next process.
+func (s *sessions) wait(r []transport.Resume) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.waiting = r
+}
 
 func (s *sessions) Abandon(string, transport.CloseReason) {
 	s.mu.Lock()

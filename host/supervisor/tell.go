@@ -38,14 +38,3 @@ func (p *Plugin) NotifyCredentialsChanged(ctx context.Context, c transport.Crede
 	defer cancel()
 	return link.NotifyCredentialsChanged(ctx, c)
 }
-
-// Drain makes the process accept nothing new, if there is one and it can.
-func (p *Plugin) Drain(ctx context.Context) error {
-	p.mu.Lock()
-	in, ready := p.current, p.link != nil
-	p.mu.Unlock()
-	if in == nil || !ready {
-		return nil
-	}
-	return in.drain(ctx, p.opts.DrainTimeout)
-}
