@@ -148,7 +148,7 @@ func withProbe(ctx context.Context, dirs []string, f func([]string, supervisor.O
 	}
 	starter := childproc.NewStarter()
 	var p premises
-	dir, err := p.open(ctx, "", starter.Lineage(), nil, hclog.NewNullLogger())
+	dir, err := p.open(ctx, "", starter, nil, hclog.NewNullLogger())
 	if err != nil {
 		return err
 	}

@@ -136,7 +136,7 @@ func (h *Host) signal() {
 // It returns nil after ctx's end, and otherwise why it ended. It is called
 // once.
 func (h *Host) Run(ctx context.Context) (err error) {
-	dir, err := h.premises.open(ctx, h.cfg.RuntimeDir, h.starter.Lineage(), h.cfg.unixSockets(), h.cfg.Logger)
+	dir, err := h.premises.open(ctx, h.cfg.RuntimeDir, h.starter, h.cfg.unixSockets(), h.cfg.Logger)
 	if err != nil {
 		return err
 	}

@@ -15,7 +15,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 
-	"github.com/transporthost/transporthost/host/internal/lineage"
+	"github.com/transporthost/transporthost/host/internal/childproc"
 	"github.com/transporthost/transporthost/host/supervisor"
 	"github.com/transporthost/transporthost/shared/transport"
 )
@@ -214,7 +214,7 @@ func TestRuntimeDirectoriesThatAreRefused(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			var p premises
-			dir, err := p.open(t.Context(), tt.dir, lineage.NewRun(), nil, hclog.NewNullLogger())
+			dir, err := p.open(t.Context(), tt.dir, childproc.NewStarter(), nil, hclog.NewNullLogger())
 			if err == nil {
 				p.close()
 				t.Fatalf("got %s, want an error", dir)

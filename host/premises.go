@@ -10,8 +10,8 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 
+	"github.com/transporthost/transporthost/host/internal/childproc"
 	"github.com/transporthost/transporthost/host/internal/keeper"
-	"github.com/transporthost/transporthost/host/internal/lineage"
 	"github.com/transporthost/transporthost/host/internal/rundir"
 	"github.com/transporthost/transporthost/shared/transport"
 )
@@ -30,12 +30,12 @@ type premises struct {
 
 // open makes the directory. sockets are files of the run that are elsewhere. On
 // an error nothing is left.
-func (p *premises) open(ctx context.Context, configured string, run lineage.Run, sockets []string, log hclog.Logger) (dir string, err error) {
-	if p.dir, err = rundir.Plan(ctx, configured, run, sockets, log); err != nil {
+func (p *premises) open(ctx context.Context, configured string, parent *childproc.Starter, sockets []string, log hclog.Logger) (dir string, err error) {
+	if p.dir, err = rundir.Plan(ctx, configured, parent.Lineage(), sockets, log); err != nil {
 		return "", err
 	}
 	// The keeper first: of what it does not know it could leave something.
-	g := keeper.NewGuard(run, p.dir.Places(), sockets, log.Named("keeper"))
+	g := keeper.NewGuard(parent, p.dir.Places(), sockets, log.Named("keeper"))
 	g.Start()
 	p.guard.Store(g)
 	p.watch.start(ctx, g.Run)

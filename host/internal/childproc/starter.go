@@ -27,6 +27,7 @@ type Starter struct {
 	// can bear the mark of a child while that is started. It is set before Run.
 	SoleParent bool
 
+	lending  sync.Mutex // held while this process may bear the mark of a child
 	run      lineage.Run
 	children atomic.Uint32
 	owners   owners
@@ -117,12 +118,27 @@ func (s *Starter) ask(ctx context.Context, r request) error {
 }
 
 func (s *Starter) start(r request) error {
+	s.lending.Lock()
+	defer s.lending.Unlock()
 	if s.SoleParent {
 		defer r.mark.Lend()()
 	}
 	err := r.cmd.Start()
 	if err == nil && !s.SoleParent {
 		r.mark.Bear(r.cmd.Process.Pid)
+	}
+	return err
+}
+
+// StartApart starts what does not belong to the run: a process that bears no
+// mark, of a child or of a run above, and ends by itself. It needs no Run. cmd
+// must have an environment, without marks.
+func (s *Starter) StartApart(cmd *exec.Cmd) error {
+	s.lending.Lock()
+	defer s.lending.Unlock()
+	err := cmd.Start()
+	if err == nil {
+		lineage.Shed(cmd.Process.Pid)
 	}
 	return err
 }

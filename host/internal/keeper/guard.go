@@ -16,6 +16,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"github.com/transporthost/transporthost/host/internal/backoff"
+	"github.com/transporthost/transporthost/host/internal/childproc"
 	"github.com/transporthost/transporthost/host/internal/lineage"
 	"github.com/transporthost/transporthost/host/internal/reexec"
 )
@@ -23,8 +24,8 @@ import (
 // A Guard sees to it that a host has a keeper. Where processes are not known by
 // their lineage there is none, and its methods do nothing.
 type Guard struct {
-	run lineage.Run
-	log hclog.Logger
+	parent *childproc.Starter
+	log    hclog.Logger
 
 	mu      sync.Mutex // guards what follows, and writing the will
 	will    string     // as the keeper is told it
@@ -40,11 +41,11 @@ type ward struct {
 	told   int // bytes of the will; guarded by Guard.mu
 }
 
-// NewGuard makes the guard of a run; nothing runs before Start. dirs and sockets
+// NewGuard makes the guard of parent's run; nothing runs before Start. dirs and sockets
 // are what is to be removed when the host is gone: directories of the run, and
 // socket files on which nobody listens then.
-func NewGuard(run lineage.Run, dirs, sockets []string, log hclog.Logger) *Guard {
-	g := &Guard{run: run, log: log}
+func NewGuard(parent *childproc.Starter, dirs, sockets []string, log hclog.Logger) *Guard {
+	g := &Guard{parent: parent, log: log}
 	var b strings.Builder
 	for _, dir := range dirs {
 		fmt.Fprintf(&b, "%s %s\n", sayDir, strconv.Quote(dir))
@@ -119,12 +120,12 @@ func (g *Guard) start() error {
 	defer theirs.Close()
 	w := &ward{pipe: ours, exited: make(chan struct{}), since: time.Now()}
 	w.cmd = &exec.Cmd{
-		Path: path, Args: append([]string{name}, arguments(g.run, host)...),
+		Path: path, Args: append([]string{name}, arguments(g.parent.Lineage(), host)...),
 		Env: environment(),
 		Dir: "/", Stdin: theirs,
 	}
 	setSession(w.cmd)
-	if err := w.cmd.Start(); err != nil {
+	if err := g.parent.StartApart(w.cmd); err != nil {
 		_ = ours.Close()
 		return err
 	}
@@ -143,8 +144,9 @@ func (g *Guard) start() error {
 	return nil
 }
 
-// environment has no mark above all: a host above this one, which ends this one
-// with all that descends from it, leaves its keeper to its work.
+// environment has no mark above all, as the keeper has none otherwise: a host
+// above this one, which ends this one with all that descends from it, leaves its
+// keeper to its work.
 func environment() []string {
 	return []string{"GOMAXPROCS=1", "GORACE=atexit_sleep_ms=0"} // the latter is for tests, which wait for keepers
 }

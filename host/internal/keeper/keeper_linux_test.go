@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -42,7 +43,7 @@ func beHost(dir string) int {
 	s := childproc.NewStarter()
 	s.SoleParent = true
 	run := filepath.Join(dir, "run")
-	g := NewGuard(s.Lineage(), []string{run}, []string{filepath.Join(dir, "socket")}, hclog.New(&hclog.LoggerOptions{Output: os.Stderr}))
+	g := NewGuard(s, []string{run}, []string{filepath.Join(dir, "socket")}, hclog.New(&hclog.LoggerOptions{Output: os.Stderr}))
 	g.Start()
 	starter, guard := make(chan struct{}), make(chan struct{})
 	go func() {
@@ -330,10 +331,59 @@ func awaitIgnored(t *testing.T, pid int, s syscall.Signal) {
 	}
 }
 
+// TestAKeeperBearsNoMark: neither of a child that is being started when it is,
+// nor that of its host, which may be another host's child. It would be ended with
+// what has the mark.
+func TestAKeeperBearsNoMark(t *testing.T) {
+	above := lineage.NewRun()
+	defer lineage.Mark{Run: above, Child: 1}.Lend()()
+	s := childproc.NewStarter()
+	s.SoleParent = true
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() { _ = s.Run(ctx) })
+	defer running.Wait()
+	defer cancel()
+	started := make(chan struct{}) // a child
+	running.Go(func() {
+		for {
+			cmd := exec.Command("true")
+			cmd.Env = environment()
+			if s.Start(ctx, cmd) != nil {
+				return
+			}
+			_ = cmd.Wait()
+			select {
+			case started <- struct{}{}:
+			case <-ctx.Done():
+				return
+			default:
+			}
+		}
+	})
+	for i := range 20 {
+		<-started
+		g := NewGuard(s, nil, nil, hclog.NewNullLogger())
+		if err := g.start(); err != nil {
+			t.Fatal(err)
+		}
+		for name, run := range map[string]lineage.Run{"its own": s.Lineage(), "the one above": above} {
+			for _, m := range run.Members() {
+				if m.PID == g.PID() {
+					t.Errorf("keeper %d bears the mark of child %d of %s run", i, m.Child, name)
+				}
+			}
+		}
+		done, end := context.WithCancel(ctx)
+		end()
+		g.ward().watch(done)
+	}
+}
+
 func TestWhatAKeeperIsTold(t *testing.T) {
 	strange := "/a b\n\"c\\\xff"
-	g := NewGuard(1, []string{"/d", strange}, []string{"/s"}, hclog.NewNullLogger())
-	more := NewGuard(1, []string{"/d"}, []string{"/s"}, hclog.NewNullLogger())
+	g := NewGuard(childproc.NewStarter(), []string{"/d", strange}, []string{"/s"}, hclog.NewNullLogger())
+	more := NewGuard(childproc.NewStarter(), []string{"/d"}, []string{"/s"}, hclog.NewNullLogger())
 	more.Add([]string{strange, "/t"}) // while there is no keeper
 	for said, want := range map[string]will{
 		"":                                    {},

@@ -49,9 +49,14 @@ func TestLimitsAreNobodyElses(t *testing.T) {
 	for _, r := range []Run{1, 1 << 63, 1<<64 - 1, NewRun()} {
 		for _, child := range []uint32{0, 1, 1<<32 - 1} {
 			l := Mark{r, child}.limit()
-			if l < 1<<60 || l >= 1<<63 || uint32(l) != child || l>>32 != r.prefix() {
+			if l < 1<<60 || l >= 1<<63 || !isMark(l) || uint32(l) != child || l>>32 != r.prefix() {
 				t.Errorf("the limit of %v.%d is %#x", r, child, l)
 			}
+		}
+	}
+	for _, l := range []uint64{0, 1 << 40, 1<<63 - 1<<62 - 1, 1 << 63, 1<<64 - 1} {
+		if isMark(l) {
+			t.Errorf("the limit %#x is taken for a mark", l)
 		}
 	}
 }

@@ -70,6 +70,9 @@ func (m Mark) String() string { return fmt.Sprintf("%v.%d", m.Run, m.Child) }
 // and less than what Linux takes for unlimited.
 func (m Mark) limit() uint64 { return m.Run.prefix()<<32 | uint64(m.Child) }
 
+// isMark reports whether limit returned it, for whatever mark.
+func isMark(limit uint64) bool { return limit>>62 == 1 }
+
 // prefix is the upper half of the limits of a run's marks. Another run has the
 // same one once in a billion; what is ended is looked at twice.
 func (r Run) prefix() uint64 { return uint64(r)&(1<<30-1) | 1<<30 }

@@ -26,6 +26,15 @@ func (m Mark) Lend() (end func()) {
 	return func() { _ = unix.Prlimit(0, unix.RLIMIT_LOCKS, &had, nil) }
 }
 
+// Shed takes that half of whatever mark it has from a process that has just been
+// started: this process may bear one itself, of a run above.
+func Shed(pid int) {
+	var had unix.Rlimit
+	if unix.Prlimit(pid, unix.RLIMIT_LOCKS, nil, &had) == nil && isMark(had.Cur) {
+		_ = unix.Prlimit(pid, unix.RLIMIT_LOCKS, &unix.Rlimit{Cur: had.Max, Max: had.Max}, nil)
+	}
+}
+
 func (m Mark) limitTo(pid int) (had unix.Rlimit, ok bool) {
 	if unix.Prlimit(pid, unix.RLIMIT_LOCKS, nil, &had) != nil || had.Max < m.limit() {
 		return had, false

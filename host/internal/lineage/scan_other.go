@@ -10,6 +10,9 @@ func (m Mark) Bear(int) {}
 // Lend does nothing here.
 func (m Mark) Lend() (end func()) { return func() {} }
 
+// Shed does nothing here.
+func Shed(int) {}
+
 // A Member is a process that seems to descend from a run.
 type Member struct {
 	PID   int
