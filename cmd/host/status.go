@@ -80,7 +80,7 @@ func printStatus(io streams, s host.Status) error {
 			fmt.Fprintf(w, ", pid %d", p.PID)
 		}
 		if p.Restarts > 0 {
-			fmt.Fprintf(w, ", %d restarts", p.Restarts)
+			fmt.Fprintf(w, ", %s", restarts(p.Restarts))
 		}
 		if p.Reported != nil && p.Reported.State != string(p.State) {
 			fmt.Fprintf(w, ", %s", p.Reported.State)
@@ -135,10 +135,17 @@ func describeApplication(s host.Status) string {
 		text += fmt.Sprintf(", %d processes", a.Children)
 	}
 	if a.Restarts > 0 {
-		text += fmt.Sprintf(", %d restarts", a.Restarts)
+		text += ", " + restarts(a.Restarts)
 	}
 	if text == "" {
 		text = "built in"
 	}
 	return text
+}
+
+func restarts(n int) string {
+	if n == 1 {
+		return "1 restart"
+	}
+	return fmt.Sprintf("%d restarts", n)
 }
