@@ -41,9 +41,9 @@ type ward struct {
 	told   int // bytes of the will; guarded by Guard.mu
 }
 
-// NewGuard makes the guard of parent's run; nothing runs before Start. dirs and sockets
-// are what is to be removed when the host is gone: directories of the run, and
-// socket files on which nobody listens then.
+// NewGuard makes the guard of parent's run; nothing runs before Start. dirs and
+// sockets are what is to be removed when the host is gone: directories of the
+// run, and socket files on which nobody listens then.
 func NewGuard(parent *childproc.Starter, dirs, sockets []string, log hclog.Logger) *Guard {
 	g := &Guard{parent: parent, log: log}
 	var b strings.Builder

@@ -57,8 +57,8 @@ const (
 
 // Lock keeps others who lock it from looking at and making sockets, and
 // directories of runs, in the directory of path, until unlock: without it, what
-// one has found abandoned could be another's new one when it is removed. A lock that is not to be had
-// within a second, or at all, is done without.
+// one has found abandoned could be another's new one when it is removed. A lock
+// that is not to be had within a second, or at all, is done without.
 func Lock(path string) (unlock func()) {
 	dir, err := os.Open(filepath.Dir(path))
 	if err != nil {
