@@ -17,27 +17,21 @@ import (
 // stands in its block, and an application of processes.
 func startReaching(t *testing.T, defects map[string]string) *hostProcess {
 	t.Helper()
-	plugins := t.TempDir()
-	link := func(from, name string) {
-		if err := os.Link(from, filepath.Join(plugins, name)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	link(filepath.Join(bin().dir, "plugins", "transport-websocket"), "transport-websocket")
+	plugins := faultyPlugins(t)
 	command, err := json.Marshal(self(t, "answers"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	config := fmt.Sprintf("application {\n  command = %s\n}\ntransport \"websocket\" {\n  listen = [\"ws://127.0.0.1:0\"]\n}\n", command)
 	for name, settings := range defects {
-		link(bin().faulty(), "transport-"+name)
+		plugins.add(name)
 		config += fmt.Sprintf("transport %q {\n%s}\n", name, settings)
 	}
 	path := filepath.Join(t.TempDir(), "host.hcl")
 	if err := os.WriteFile(path, []byte(config), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	return start(t, "--config", path, "--plugin-dir", plugins)
+	return start(t, "--config", path, "--plugin-dir", plugins.dir)
 }
 
 // TestPluginsDoNotAdministrate: what can connect to the admin socket is refused

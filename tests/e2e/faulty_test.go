@@ -170,27 +170,44 @@ func startFaulty(t *testing.T, symptoms []symptom) *hostProcess {
 		"forks-and-exits": "  sandbox = \"off\"\n", // else it cannot fork
 		"leaks-memory":    "  sandbox = { memory = \"256MiB\" }\n",
 	}
-	plugins := t.TempDir()
-	link := func(from, name string) {
-		if err := os.Link(from, filepath.Join(plugins, name)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	link(filepath.Join(bin().dir, "plugins", "transport-websocket"), "transport-websocket")
+	plugins := faultyPlugins(t)
 	config := "application {\n  builtin = \"echo\"\n}\nlimits {\n  max_message_bytes = 1048576\n}\n" +
 		"supervision {\n  probe_interval = \"1s\"\n  probe_timeout = \"4s\"\n}\n" +
 		"transport \"websocket\" {\n  listen = [\"ws://127.0.0.1:0\"]\n}\n"
 	for _, s := range symptoms {
-		link(bin().faulty(), "transport-"+s.defect)
+		plugins.add(s.defect)
 		config += fmt.Sprintf("transport %q {\n%s}\n", s.defect, settings[s.defect])
 	}
 	path := filepath.Join(t.TempDir(), "host.hcl")
 	if err := os.WriteFile(path, []byte(config), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	h := launch(t, "--config", path, "--plugin-dir", plugins)
+	h := launch(t, "--config", path, "--plugin-dir", plugins.dir)
 	h.awaitReady()
 	return h
+}
+
+// A pluginDir has the plugin websocket, and faulty ones.
+type pluginDir struct {
+	t   *testing.T
+	dir string
+}
+
+func faultyPlugins(t *testing.T) pluginDir {
+	t.Helper()
+	d := pluginDir{t, t.TempDir()}
+	d.link(filepath.Join(bin().dir, "plugins", "transport-websocket"), "websocket")
+	return d
+}
+
+// add adds the plugin with a defect, which is called so.
+func (d pluginDir) add(defect string) { d.link(bin().faulty(), defect) }
+
+func (d pluginDir) link(from, name string) {
+	d.t.Helper()
+	if err := os.Link(from, filepath.Join(d.dir, "transport-"+name)); err != nil {
+		d.t.Fatal(err)
+	}
 }
 
 // peersThatSeeNothing has peers of the healthy transport ask without a pause,
